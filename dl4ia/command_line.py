@@ -1,0 +1,169 @@
+"""The flags that every study has. Imports nothing heavy: `--help` answers at once."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from dl4ia.errors import InputError
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """What the user asked for; None where the default depends on the data."""
+
+    trials: int
+    data: Path | None
+    out: Path
+    study_name: str | None
+    storage: str | None
+    tracking_uri: str | None
+    epochs: int | None
+    folds: int
+    seed: int
+    seeds: int
+    device: str
+    timeout: float | None
+    image_shift: float
+    channels: str
+    open_test_again: bool
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def study_parser(description: str, data_default: str, epochs_default: str) -> OneLineParser:
+    """The flags of a study script."""
+    parser = OneLineParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--trials",
+        type=_whole(1),
+        default=50,
+        metavar="N",
+        help="finished trials in the study, those of earlier runs included (default: %(default)s)",
+    )
+    add("--data", type=Path, metavar="DIR", help=f"the images (default: {data_default})")
+    add(
+        "--out",
+        type=Path,
+        default=Path("mlruns"),
+        metavar="DIR",
+        help="where everything is written (default: %(default)s)",
+    )
+    add("--study-name", metavar="NAME", help="default: the task and the data's name")
+    add("--storage", metavar="URL", help="Optuna's database (default: sqlite:///OUT/optuna.db)")
+    add("--tracking-uri", metavar="URI", help="MLflow's (default: sqlite:///OUT/mlflow.db)")
+    add(
+        "--epochs",
+        type=_whole(1),
+        metavar="N",
+        help=f"epochs of a full training (default: {epochs_default})",
+    )
+    add(
+        "--folds",
+        type=_whole(1),
+        default=1,
+        metavar="K",
+        help="cross-validate each trial over K folds (default: 1, one 80/20 split)",
+    )
+    add(
+        "--seed",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="of the split, the sampler and all trials (default: %(default)s)",
+    )
+    add(
+        "--seeds",
+        type=_whole(1),
+        default=3,
+        metavar="N",
+        help="retrainings of the winner (default: %(default)s)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="default: cuda where there is one",
+    )
+    add(
+        "--timeout",
+        type=_seconds,
+        metavar="TIME",
+        help="start no further trial after this long, e.g. 5400, 90m or 2h, and go on to the "
+        "winner of those finished (default: none)",
+    )
+    add(
+        "--image-shift",
+        type=_share,
+        default=0.0,
+        metavar="PIXELS",
+        help="move the images' content down and right before anything else; 0.5 aligns the "
+        "course's images with their labels (default: %(default)s)",
+    )
+    add(
+        "--channels",
+        choices=("auto", "stain", "rgb"),
+        default="auto",
+        help="stain: red and green, blue must be 0 (default: stain unless every image has blue)",
+    )
+    add(
+        "--open-test-again",
+        action="store_true",
+        help="score a new winner although the test set was opened before; it is counted",
+    )
+    return parser
+
+
+def run(parser: OneLineParser, study: Callable[[StudyArguments], None]) -> NoReturn:
+    """Parse, run, and exit: 0, 2 for a user's mistake (one line), 130 after Ctrl-C."""
+    arguments = StudyArguments(**vars(parser.parse_args()))
+    try:
+        study(arguments)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _whole(lowest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {lowest} up")
+        return int(text)
+
+    return parse
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text)
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, or a time such as 90m or 2h")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected pixels from 0 to below 1, such as 0.5"
+        )
+    return value

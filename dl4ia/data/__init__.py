@@ -1,0 +1,1 @@
+"""Reading images and labels, drawing the embedded glands, splitting. Knows nothing of models."""

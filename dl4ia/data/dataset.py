@@ -1,0 +1,52 @@
+"""What every data set is once it is read: tensors in memory, and the source they come from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and labels in memory.
+
+    images: (N, C, H, W) float32 in [0, 1].
+    labels: (N, H, W) int64 class of each pixel.
+    names: N file names, for pictures and messages.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def subset(self, indices: Sequence[int]) -> "Dataset":
+        """The images at `indices`, in that order."""
+        chosen = torch.as_tensor(indices)
+        return Dataset(
+            self.images[chosen], self.labels[chosen], tuple(self.names[index] for index in indices)
+        )
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of what a network is shown: pixels, labels and their order."""
+        digest = hashlib.sha256()
+        for tensor in (self.images, self.labels):
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Source(Protocol):
+    """Where a study's data come from. Only `dl4ia.evaluation` may call `test` (the test lock)."""
+
+    name: str  # ends the study's name: results of two data sets never mix
+    description: str  # one line for the user
+    preparation: dict[str, str | float]  # how the images are read; part of the study's identity
+
+    def train(self) -> Dataset: ...
+    def test(self) -> Dataset: ...

@@ -1,0 +1,172 @@
+"""The course's gland folder: Train/ and Test/ with image_NN.png and label_NN.png, of any size."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.errors import InputError
+
+STAINS = 2  # red = haematoxylin, green = eosin; blue must be 0
+FEWEST_IMAGES = 5  # one validation image in an 80/20 split
+SMALLEST_SIDE = 16  # pixels: four poolings, the deepest U-Net of the space
+
+
+class GlandFolder:
+    """Pairs of image and label in one folder; a `dl4ia.data.dataset.Source`.
+
+    channels: "stain" (red and green; blue must be 0), "rgb", or "auto" (stain unless every image
+        has some blue).
+    image_shift: how far, in pixels, the images' content is moved down and to the right before
+        anything else. The WARWICK labels were sampled at the top-left of each cell while the
+        images were resized centre-aligned: 0.5 aligns them.
+    """
+
+    def __init__(self, folder: Path, channels: str = "auto", image_shift: float = 0.0) -> None:
+        """Find both parts and their pairs by name alone; no file is opened."""
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder; expected one with Train/ and Test/ inside "
+                "(give it by --data)"
+            )
+        train_count, test_count = (len(_pairs(folder / part)) for part in ("Train", "Test"))
+        if train_count < FEWEST_IMAGES:
+            raise InputError(
+                f"{folder / 'Train'}: {train_count} training images; "
+                f"expected at least {FEWEST_IMAGES}"
+            )
+        self.folder = folder
+        self.channels = channels
+        self.image_shift = image_shift
+        self.name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "data"
+        self.description = f"{folder}: {train_count} training and {test_count} test images"
+        self.preparation: dict[str, str | float] = {
+            "channels": channels,
+            "image_shift": image_shift,
+        }
+
+    def train(self) -> Dataset:
+        """The training images and labels."""
+        return self._read("Train")
+
+    def test(self) -> Dataset:
+        """The test images and labels; for `dl4ia.evaluation` alone."""
+        return self._read("Test")
+
+    def _read(self, part: str) -> Dataset:
+        pairs = _pairs(self.folder / part)
+        images = [_read_image(image) for image, _ in pairs]
+        labels = [_read_label(label) for _, label in pairs]
+        for (image, label), pixels, mask in zip(pairs, images, labels, strict=True):
+            for file, size in ((image, pixels.shape[:2]), (label, mask.shape)):
+                _check_size(file, size, pairs[0][0], images[0].shape[:2])
+        stack = np.stack(images)  # (N, H, W, 3)
+        if self._has_stains(stack, [image for image, _ in pairs]):
+            stack = stack[..., :STAINS]
+        tensor = torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
+        return Dataset(
+            images=shift_images(tensor, self.image_shift).contiguous(),
+            labels=torch.from_numpy(np.stack(labels)).long(),
+            names=tuple(image.name for image, _ in pairs),
+        )
+
+    def _has_stains(self, stack: np.ndarray, files: list[Path]) -> bool:
+        if self.channels == "rgb":
+            return False
+        blue = stack[..., STAINS:].any(axis=(1, 2, 3))  # (N,)
+        if self.channels == "auto" and blue.all():
+            return False
+        if blue.any():
+            culprit = files[int(np.argmax(blue))]
+            raise InputError(
+                f"{culprit}: its blue channel is not 0, as expected of two stains (red = "
+                "haematoxylin, green = eosin); for colour images give --channels rgb"
+            )
+        return True
+
+
+def shift_images(images: torch.Tensor, shift: float) -> torch.Tensor:
+    """Move the content of (N, C, H, W) images by `shift` in [0, 1) pixels down and right.
+
+    new[i] = (1 - shift) old[i] + shift old[i - 1] along both axes; the edge is repeated.
+    """
+    for axis in (2, 3):
+        before = torch.cat([images.narrow(axis, 0, 1), images], axis)
+        before = before.narrow(axis, 0, images.shape[axis])
+        images = torch.lerp(images, before, shift)
+    return images
+
+
+def _pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """(image, label) paths in the order of their names; every one has its partner."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; expected image_NN.png and label_NN.png files in it"
+        )
+    found = {
+        kind: {
+            path.name.removeprefix(f"{kind}_"): path
+            for path in sorted(folder.glob(f"{kind}_*.png"))
+        }
+        for kind in ("image", "label")
+    }
+    if not found["image"]:
+        raise InputError(
+            f"{folder}: no image_NN.png in it; expected pairs image_NN.png, label_NN.png"
+        )
+    for kind, partner in (("image", "label"), ("label", "image")):
+        for suffix, path in found[kind].items():
+            if suffix not in found[partner]:
+                raise InputError(
+                    f"{path}: its {partner} is missing; expected {folder / f'{partner}_{suffix}'}"
+                )
+    return [(path, found["label"][suffix]) for suffix, path in found["image"].items()]
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
+        raise InputError(
+            f"{path}: cannot be read as a PNG ({reason}); replace or remove it and its partner"
+        ) from error
+
+
+def _read_image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    image = _open(path)
+    if image.mode not in ("RGB", "RGBA", "P", "L"):
+        raise InputError(f"{path}: pixel format {image.mode}; expected an 8-bit RGB PNG")
+    return np.array(image.convert("RGB"))
+
+
+def _read_label(path: Path) -> np.ndarray:
+    """(H, W) uint8, 1 where there is a gland."""
+    pixels = np.array(_open(path))
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]  # a grey label saved as colour
+    values = np.unique(pixels)
+    if pixels.ndim != 2 or not set(values.tolist()) <= {0, int(values.max())}:
+        raise InputError(
+            f"{path}: {len(values)} different values; expected two, 0 (background) and 255 (gland)"
+        )
+    return (pixels > 0).astype(np.uint8)
+
+
+def _check_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> None:
+    height, width = size
+    if size != expected:
+        raise InputError(
+            f"{path}: {width}x{height} pixels; expected {expected[1]}x{expected[0]} as in "
+            f"{first.name}"
+        )
+    if min(size) < SMALLEST_SIDE:
+        raise InputError(
+            f"{path}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side"
+        )

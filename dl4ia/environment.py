@@ -1,0 +1,70 @@
+"""What a result was made with: commit, versions, machine. Imported before torch, so kept light."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import psutil
+
+PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy")
+
+
+def calm_threads() -> None:
+    """Let OpenMP's threads sleep soon while they wait; call it before torch is imported.
+
+    libgomp spins about a millisecond by default: fine alone, but where another process wants a
+    core, every barrier then waits for the scheduler. A U-Net's epoch on two shared cores took
+    38 s so and 5 s with 1,000 spins (4.1 s undisturbed); benchmarks/thread_contention.py.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def git_state() -> dict[str, str]:
+    """commit (40 digits, or "unknown" outside a checkout) and dirty ("True" with changes)."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": str(bool(git("status", "--porcelain"))),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "unknown", "dirty": "unknown"}
+
+
+def describe_environment() -> dict[str, str]:
+    """Commit, dirty flag, package versions, Python, system and processor, all as text."""
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        **git_state(),
+        **versions,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+    }
+
+
+def this_process() -> dict[str, str | float]:
+    """Who runs a trial: host, process number and when that process began."""
+    process = psutil.Process()
+    return {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+
+
+def is_dead(process: dict[str, str | float]) -> bool:
+    """Whether a process of this host, as `this_process` told, has ended; False of other hosts."""
+    if process["host"] != platform.node():
+        return False
+    try:
+        # A number is given out again: only the same start is the same process.
+        return (
+            abs(psutil.Process(int(process["pid"])).create_time() - float(process["started"])) > 1
+        )
+    except psutil.NoSuchProcess:
+        return True

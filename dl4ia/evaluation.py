@@ -1,0 +1,117 @@
+"""The winner: retrained on all training images, scored on the test set.
+
+The only file that reads a test set. A study opens it once: the opening is written into the study
+before a test file is, and another one needs the user's word and is counted.
+"""
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from torch import nn
+
+from dl4ia.data.dataset import Dataset, Source
+from dl4ia.errors import InputError
+from dl4ia.objective import derive_seed, train_point
+from dl4ia.task import Task
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One retraining of the winner, from its own seed."""
+
+    model: nn.Module
+    train_losses: list[float]  # one an epoch
+
+
+def retrain(
+    task: Task,
+    point: Mapping[str, Any],
+    dataset: Dataset,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+    file: Path,
+    after_epoch: Callable[[], object],
+) -> Retraining:
+    """Train `point` on all of `dataset` and keep it in `file`, or read it from there.
+
+    A training cut off leaves no file; a file is only taken for the same point, data and length.
+    """
+    torch.manual_seed(seed)
+    recipe = repr((dict(point), dataset.fingerprint(), epochs, seed))
+    if file.exists():
+        kept = torch.load(file, weights_only=True, map_location="cpu")
+        if kept["recipe"] == recipe:
+            model = task.build(point, dataset)
+            model.load_state_dict(kept["weights"])
+            return Retraining(model, kept["train_losses"])
+    model, results = train_point(task, point, dataset, None, epochs, seed, device)
+    train_losses = []
+    for result in results:
+        train_losses.append(result["train_loss"])
+        after_epoch()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".part")
+    torch.save(
+        {"recipe": recipe, "weights": model.state_dict(), "train_losses": train_losses}, unfinished
+    )
+    unfinished.replace(file)
+    return Retraining(model, train_losses)
+
+
+def retraining_seed(study_seed: int, trial: int, number: int) -> int:
+    """The seed of the winner's `number`-th retraining."""
+    return derive_seed(study_seed, "retraining", trial, number)
+
+
+def check_test_lock(study: optuna.Study, trial: int, again: bool) -> None:
+    """Raise InputError where the test set was opened for another winner, unless `again`."""
+    openings = study.user_attrs.get("test_openings", [])
+    if openings and openings[-1]["trial"] != trial and not again:
+        last = openings[-1]
+        raise InputError(
+            f"study {study.study_name!r}: the test set was opened for trial {last['trial']} "
+            f"({last['when']}), and now trial {trial} is the best; scoring that one too makes the "
+            "test set part of the search: add --open-test-again to do so, and to have it counted"
+        )
+
+
+def open_test_set(
+    study: optuna.Study, source: Source, trial: int, environment: Mapping[str, str]
+) -> Dataset:
+    """Read the test set, after writing into the study when, by which commit and for which trial.
+
+    An opening that was cut off before its score was written goes on, and is not a second one.
+    """
+    openings = study.user_attrs.get("test_openings", [])
+    if not openings or openings[-1]["trial"] != trial:
+        opening = {
+            "when": datetime.now().isoformat(timespec="seconds"),
+            "trial": trial,
+            "commit": environment["commit"],
+            "dirty": environment["dirty"],
+        }
+        study.set_user_attr("test_openings", [*openings, opening])
+    return source.test()
+
+
+def score(
+    task: Task, retrainings: list[Retraining], test: Dataset, device: torch.device
+) -> dict[str, float]:
+    """`test_<metric>`, the mean over seeds of each metric, and `test_<metric>_sd` (n - 1)."""
+    scores = [task.evaluate(retraining.model, test, device) for retraining in retrainings]
+    summary: dict[str, float] = {}
+    for name in scores[0]:
+        values = [each[name] for each in scores]
+        summary[f"test_{name}"] = statistics.fmean(values)
+        if len(values) > 1:
+            summary[f"test_{name}_sd"] = statistics.stdev(values)
+        for number, value in enumerate(values):
+            summary[f"test_{name}_seed_{number}"] = value
+    return summary

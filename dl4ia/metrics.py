@@ -1,0 +1,61 @@
+"""Segmentation metrics from pixel counts, so that each number has one definition.
+
+Dice = 2 |P ∩ L| / (|P| + |L|) and IoU = |P ∩ L| / |P ∪ L| of predicted and labelled gland pixels
+(Dice 1945, Jaccard 1912). Where both are empty the prediction is right: 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Gland pixels of N images, (N,) int64 each: in both, in the prediction, in the label."""
+
+    both: Tensor
+    predicted: Tensor
+    labelled: Tensor
+
+    @staticmethod
+    def of(predictions: Tensor, labels: Tensor) -> "PixelCounts":
+        """Count (N, H, W) masks, in which anything but 0 is gland; on their own device."""
+        predicted, labelled = predictions != 0, labels != 0
+        return PixelCounts(
+            (predicted & labelled).sum((1, 2)), predicted.sum((1, 2)), labelled.sum((1, 2))
+        )
+
+    @staticmethod
+    def concatenate(parts: "list[PixelCounts]") -> "PixelCounts":
+        """The images of all parts, in order."""
+        return PixelCounts(
+            torch.cat([part.both for part in parts]),
+            torch.cat([part.predicted for part in parts]),
+            torch.cat([part.labelled for part in parts]),
+        )
+
+    def dice(self) -> Tensor:
+        """(N,) float64: one coefficient an image."""
+        return _ratio(2 * self.both, self.predicted + self.labelled)
+
+    def dice_pooled(self) -> float:
+        """One coefficient over the pixels of all images at once, as the report has it."""
+        total = self.predicted.sum() + self.labelled.sum()
+        return _ratio(2 * self.both.sum(), total).item()
+
+    def iou(self) -> Tensor:
+        """(N,) float64: one coefficient an image."""
+        return _ratio(self.both, self.predicted + self.labelled - self.both)
+
+    def summary(self) -> dict[str, float]:
+        """The metrics that are logged: means over images, and the report's pooled Dice."""
+        return {
+            "dice": self.dice().mean().item(),
+            "dice_pooled": self.dice_pooled(),
+            "iou": self.iou().mean().item(),
+        }
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    return torch.where(whole == 0, 1.0, part.double() / whole.clamp(min=1))

@@ -1,0 +1,1 @@
+"""Networks. Knows nothing of data, training, Optuna or MLflow."""

@@ -1,0 +1,125 @@
+"""A trial: a point is sampled, trained on the training parts, scored on the validation parts.
+
+The value is the validation metric of the weights at the end of training, a mean over images and
+over folds. Everything a trial is known by is written into the Optuna trial; MLflow is written from
+there.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import optuna
+import torch
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.data.splits import Split
+from dl4ia.environment import this_process
+from dl4ia.errors import TrialFailure
+from dl4ia.models.segmentation import weight_count
+from dl4ia.search_space import Space, sample
+from dl4ia.task import Task
+from dl4ia.training.augmentation import AugmentationSettings
+from dl4ia.training.fit import Result, TrainingSettings, fit
+
+Settings = TypeVar("Settings", TrainingSettings, AugmentationSettings)
+
+
+def settings_of(kind: type[Settings], point: Mapping[str, Any]) -> Settings:
+    """The hyperparameters of `point` that are fields of the dataclass `kind`."""
+    return kind(**{field.name: point[field.name] for field in fields(kind) if field.name in point})
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed for one purpose: 31 bits that no other sequence of parts shares, but by chance."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def train_point(
+    task: Task,
+    point: Mapping[str, Any],
+    train: Dataset,
+    validation: Dataset | None,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+) -> tuple[torch.nn.Module, Iterator[Result]]:
+    """The network of `point` and its training, which has not begun; see `fit` for the results."""
+    torch.manual_seed(seed)
+    model = task.build(point, train)
+    results = fit(
+        model,
+        train,
+        validation,
+        settings_of(TrainingSettings, point),
+        settings_of(AugmentationSettings, point),
+        task.evaluate,
+        epochs,
+        seed,
+        device,
+    )
+    return model, results
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Scores trials. It is handed training data only (the test lock)."""
+
+    task: Task
+    space: Space
+    dataset: Dataset
+    splits: Sequence[Split]
+    epochs: int
+    seed: int
+    device: torch.device
+    environment: Mapping[str, str]
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """The trial's value; raises TrialPruned, or TrialFailure after recording the reason."""
+        seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
+        trial.set_user_attr("process", this_process())
+        trial.set_user_attr("seed", seed)
+        history: list[Result] = []
+        try:
+            return self._train(trial, sample(self.space, trial), seed, history)
+        except TrialFailure as failure:
+            trial.set_user_attr("failure", str(failure))
+            raise
+        except KeyboardInterrupt:
+            trial.set_user_attr("interrupted", "stopped by the user")
+            raise
+        finally:
+            if history:
+                columns = {name: [result[name] for result in history] for name in history[0]}
+                trial.set_user_attr("history", columns)
+            trial.set_user_attr("environment", dict(self.environment))
+
+    def _train(
+        self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
+    ) -> float:
+        """Train the folds side by side, so that each epoch's mean over folds can be pruned."""
+        trainings = []
+        for number, split in enumerate(self.splits):
+            train = self.dataset.subset(split.train)
+            validation = self.dataset.subset(split.validation)
+            fold_seed = derive_seed(seed, "fold", number)
+            model, results = train_point(
+                self.task, point, train, validation, self.epochs, fold_seed, self.device
+            )
+            trainings.append(results)
+        trial.set_user_attr("weights", weight_count(model))
+        # A report's model is there to be compared with: it is trained to the end.
+        may_be_pruned = "report_model" not in trial.user_attrs
+        for epoch, folds in enumerate(zip(*trainings, strict=True), start=1):
+            history.append(_mean_over_folds(folds))
+            trial.report(history[-1][f"val_{self.task.metric}"], epoch)
+            if trial.should_prune() and may_be_pruned and epoch < self.epochs:
+                raise optuna.TrialPruned(f"in epoch {epoch}")
+        return history[-1][f"val_{self.task.metric}"]
+
+
+def _mean_over_folds(folds: Sequence[Result]) -> Result:
+    means = {name: sum(fold[name] for fold in folds) / len(folds) for name in folds[0]}
+    return means | {"seconds": sum(fold["seconds"] for fold in folds)}

@@ -1,0 +1,111 @@
+"""From the Optuna study to what MLflow is told, so that MLflow can always be rebuilt from it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.study import Identity, is_interrupted
+from dl4ia.tracking import DatasetRecord, RunRecord, Status
+
+
+def dataset_record(identity: Identity, source: str, count: int) -> DatasetRecord:
+    """The training data of a study."""
+    return DatasetRecord(
+        name=identity.data,
+        digest=identity.data_fingerprint,
+        source=source,
+        profile={"images": count, **identity.preparation},
+        context="training",
+    )
+
+
+def study_record(
+    name: str, identity: Identity, environment: Mapping[str, str], start: datetime
+) -> RunRecord:
+    """The parent run of a study."""
+    return RunRecord(
+        name=name,
+        kind="study",
+        study=name,
+        tags=_joined(identity, environment),
+        parameters={"epochs": identity.epochs, "folds": identity.folds, "seed": identity.seed},
+        metrics={},
+        history={},
+        start=start,
+        end=None,
+        status="RUNNING",
+    )
+
+
+def trial_record(name: str, identity: Identity, trial: FrozenTrial) -> RunRecord:
+    """One finished trial: its last epoch's metrics are the run's `val_…` values."""
+    attributes = trial.user_attrs
+    point = attributes.get("point")
+    tags = {"dl4ia.trial": str(trial.number), "dl4ia.state": trial.state.name}
+    optional = {
+        "failure": "failure",
+        "interrupted": "interrupted",
+        "point": "point",
+        "report_model": "report_model",
+        "seed": "seed",
+    }
+    tags |= {
+        f"dl4ia.{tag}": str(attributes[key]) for key, tag in optional.items() if key in attributes
+    }
+    start = trial.datetime_start or datetime.now()
+    end = trial.datetime_complete or start
+    metrics = {"seconds_total": (end - start).total_seconds()}
+    if "weights" in attributes:
+        metrics["weights"] = attributes["weights"]
+    return RunRecord(
+        name=f"trial {trial.number}" + (f" ({point})" if point else ""),
+        kind="trial",
+        study=name,
+        tags=tags | _joined(identity, attributes.get("environment", {})),
+        parameters=trial.params,
+        metrics=metrics,
+        history=attributes.get("history", {}),
+        start=start,
+        end=end,
+        status=_status(trial),
+    )
+
+
+def winner_record(
+    name: str, identity: Identity, winner: Mapping[str, Any], environment: Mapping[str, str]
+) -> RunRecord:
+    """The retrained winner: `winner` is the study's attribute of that name."""
+    return RunRecord(
+        name=f"winner (trial {winner['trial']})",
+        kind="winner",
+        study=name,
+        tags={"dl4ia.trial": str(winner["trial"])} | _joined(identity, environment),
+        parameters=winner["point"],
+        metrics=winner["metrics"] | {"weights": winner["weights"]},
+        history={
+            f"train_loss_seed_{number}": losses
+            for number, losses in enumerate(winner["train_losses"])
+        },
+        start=datetime.fromisoformat(winner["start"]),
+        end=datetime.fromisoformat(winner["end"]),
+        status="FINISHED",
+    )
+
+
+def _joined(identity: Identity, environment: Mapping[str, str]) -> dict[str, str]:
+    """What joins a run to its data, split and code."""
+    fingerprints = {
+        "dl4ia.data": identity.data,
+        "dl4ia.data_fingerprint": identity.data_fingerprint,
+        "dl4ia.split_fingerprint": identity.split_fingerprint,
+        "dl4ia.space_fingerprint": identity.space_fingerprint,
+    }
+    return fingerprints | {f"dl4ia.{key}": str(value) for key, value in environment.items()}
+
+
+def _status(trial: FrozenTrial) -> Status:
+    if trial.state == TrialState.FAIL:
+        return "KILLED" if is_interrupted(trial) else "FAILED"
+    return "FINISHED"

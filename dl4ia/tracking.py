@@ -1,0 +1,368 @@
+"""What MLflow is told of a study: the only file that imports mlflow.
+
+The Optuna study is the truth; MLflow is written from it, one batch a trial, and can be rebuilt from
+it. So this file takes plain data and decides nothing. Importing it costs 3 s; call `check_tracking`
+before a study, make one `Tracker` before any worker starts, and write each trial when it has ended.
+"""
+
+import http.client
+import json
+import logging
+import math
+import os
+import sqlite3
+import tempfile
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from dl4ia.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+# Read while MLflow is imported: it sends no usage reports home, and prints no links.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import mlflow.pytorch
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+# A new database is no news, and neither are its migrations.
+logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING").upper())
+
+TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
+
+Kind = Literal["study", "trial", "winner"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+HEALTH_SECONDS = 5  # MLflow's own client would retry for minutes
+RUNS_PER_PAGE = 1000
+LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters, MLflow's limits
+LARGEST_JSON_EXAMPLE = 10_000  # numbers; a 256 x 256 pair in JSON takes 3 s and 20 MB
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything MLflow is to know of one run."""
+
+    name: str
+    kind: Kind
+    study: str
+    tags: Mapping[str, str]  # "dl4ia.trial": "7" is what `Tracker.find` returns the run by
+    parameters: Mapping[str, object]
+    metrics: Mapping[str, float]  # final values
+    history: Mapping[str, Sequence[float]]  # metric name -> one value an epoch, from epoch 1
+    start: datetime  # naive times are local, as Optuna's are
+    end: datetime | None  # None: still running
+    status: Status
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """The data that a run has read."""
+
+    name: str
+    digest: str  # at most 36 characters
+    source: str
+    profile: Mapping[str, object]
+    context: str  # "training", for example
+
+
+def check_tracking(uri: str) -> None:
+    """Raise `InputError` if MLflow could not be written at `uri`. Creates and changes nothing."""
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif uri.startswith("sqlite:///") and uri not in ("sqlite:///", "sqlite:///:memory:"):
+        _check_database(uri, Path(uri.removeprefix("sqlite:///")))
+    else:
+        raise InputError(
+            f"MLflow address '{uri}': expected sqlite:///<path of a .db file> or http(s)://<server>"
+            " (MLflow no longer writes plain folders); for example sqlite:///mlruns/mlflow.db"
+        )
+
+
+def _check_server(uri: str) -> None:
+    problem = "it is not an MLflow server"
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=HEALTH_SECONDS) as answer:
+            if answer.read(16).strip() == b"OK":
+                return
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        problem = f"it does not answer ({error})"
+    raise InputError(
+        f"MLflow address '{uri}': {problem}; expected /health to say OK within {HEALTH_SECONDS} s:"
+        " start it with 'mlflow server', or use sqlite:///mlruns/mlflow.db"
+    )
+
+
+def _check_database(uri: str, path: Path) -> None:
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        problem = f"{folder} is not a folder that can be written to"
+    elif path.is_dir() or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
+        problem = f"{path} is not a file that can be written to"
+    elif path.exists() and not _holds_mlflow_or_nothing(path):
+        problem = f"{path} is not a database of MLflow's"
+    else:
+        return
+    raise InputError(
+        f"MLflow address '{uri}': {problem}; expected a new or existing MLflow database in a"
+        " writable folder: give another path, for example sqlite:///mlruns/mlflow.db"
+    )
+
+
+def _holds_mlflow_or_nothing(path: Path) -> bool:
+    """Whether `path` is an SQLite file with MLflow's tables or none (Optuna's are others)."""
+    # "immutable": SQLite then leaves no lock or log file beside the database.
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError:
+        return False
+    finally:
+        connection.close()
+    return not tables or "experiments" in tables
+
+
+class Tracker:
+    """Writes runs into one experiment at one address. Methods raise `TrackingError`."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+        """Open the database, creating it (3 s) and the experiment where they are missing.
+
+        Files go under `artifacts`, or where the server at an http address keeps its own.
+
+        Raises:
+            InputError: the database is broken or out of date, or the experiment was deleted.
+        """
+        try:
+            self._client = MlflowClient(uri, registry_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            if found is None:
+                folder = str(artifacts.resolve()) if uri.startswith("sqlite:") else None
+                self._experiment = self._client.create_experiment(experiment, folder)
+                return
+        except MlflowException as error:
+            raise InputError(f"MLflow address '{uri}': {str(error).splitlines()[0]}") from error
+        if found.lifecycle_stage != "active":
+            raise InputError(
+                f"MLflow experiment '{experiment}' at '{uri}' was deleted; restore it with"
+                f" 'mlflow experiments restore -x {found.experiment_id}', or use another name"
+            )
+        self._experiment = found.experiment_id
+
+    def find(self, study: str, kind: Kind) -> dict[str, str]:
+        """Tag dl4ia.trial (or "") -> id, of the runs of that kind; the newest if there are several.
+
+        A trial or winner that is RUNNING was cut off while it was written, and is left out.
+        """
+        runs = self._search(study, kind, "" if kind == "study" else "status != 'RUNNING'")
+        return {run.data.tags.get("dl4ia.trial", ""): run.info.run_id for run in runs}
+
+    def discard_unfinished(self, study: str, kind: Kind) -> None:
+        """Delete the runs that `find` leaves out. Only while no other process writes the study."""
+        for run in self._search(study, kind, "status = 'RUNNING'"):
+            self._client.delete_run(run.info.run_id)
+
+    def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:
+        quote = "'" if '"' in study else '"'
+        query = f"tags.`dl4ia.study` = {quote}{study}{quote} AND tags.`dl4ia.kind` = '{kind}'"
+        query += f" AND {condition}" if condition else ""
+        page: str | None = ""
+        while page is not None:
+            runs = self._client.search_runs(
+                [self._experiment],
+                query,
+                max_results=RUNS_PER_PAGE,
+                order_by=["start_time ASC"],
+                page_token=page or None,
+            )
+            yield from runs
+            page = runs.token or None
+
+    def write(self, record: RunRecord, dataset: DatasetRecord | None, parent: str | None) -> str:
+        """Create a run, with everything `record` says, as a child of run `parent`; return its id.
+
+        A run that cannot be written whole is deleted again.
+        """
+        tags = {**record.tags, "dl4ia.kind": record.kind, "dl4ia.study": record.study}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        tags = {key: _shortened(value, LONGEST_TAG) for key, value in tags.items()}
+        parameters = [
+            Param(key, _shortened(str(value), LONGEST_PARAMETER))
+            for key, value in record.parameters.items()
+        ]
+        start = _milliseconds(record.start)
+        created = self._client.create_run(self._experiment, start, tags, record.name)
+        run: str = created.info.run_id
+        try:
+            if dataset is not None:
+                self._client.log_inputs(run, [_dataset_input(dataset)])
+            self._client.log_batch(run, _metrics(record), parameters)  # in as many calls as needed
+            if record.end is not None:
+                self._client.set_terminated(run, record.status, _milliseconds(record.end))
+        except BaseException:  # Ctrl-C too
+            self._client.delete_run(run)
+            raise
+        return run
+
+    def close(
+        self,
+        run: str,
+        status: Status,
+        end: datetime | None = None,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """End a run at `end` (None: now), adding final metrics and tags."""
+        ended = _milliseconds(end or datetime.now())
+        values = [Metric(name, _finite(value), ended, 0) for name, value in metrics.items()]
+        labels = [RunTag(key, _shortened(value, LONGEST_TAG)) for key, value in tags.items()]
+        self._client.log_batch(run, values, tags=labels)
+        self._client.set_terminated(run, status, ended)
+
+    def reopen(self, run: str) -> None:
+        """Call a run RUNNING again (MLflow keeps its last end time until it is closed again)."""
+        self._client.update_run(run, "RUNNING")
+
+    def log_pictures(self, run: str, files: Path | Iterable[Path]) -> None:
+        """Copy picture files, or all that is in a folder, into the run's folder "pictures"."""
+        if isinstance(files, Path):
+            self._client.log_artifacts(run, str(files), "pictures")
+            return
+        for file in files:
+            self._client.log_artifact(run, str(file), "pictures")
+
+    def log_text(self, run: str, text: str, file: str) -> None:
+        """Store `text` in the run as `file`, "report.md" for example."""
+        self._client.log_text(run, text, file)
+
+    def log_table(self, run: str, rows: Sequence[Mapping[str, object]], file: str) -> None:
+        """Store rows (column name -> value) in the run as a JSON `file`."""
+        self._client.log_text(run, json.dumps(rows, indent=1, default=str), file)
+
+    def register_model(
+        self,
+        run: str,
+        model: "torch.nn.Module",
+        example: np.ndarray,
+        name: str,
+        tags: Mapping[str, str],
+        description: str,
+    ) -> str:
+        """Export `model` as a new version of `name`, its champion; return the version.
+
+        `example` is float32 (N >= 2, C, H, W): what is exported takes any N, but only its C, H, W.
+        """
+        # MLflow's log_model works at its global address, and loads and runs the model once more.
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary, "model")
+            exported = _export(model, example, run, folder)
+            logged = self._client.create_logged_model(self._experiment, name, source_run_id=run)
+            exported.model_id, exported.artifact_path = logged.model_id, logged.artifact_location
+            exported.save(str(folder / "MLmodel"))
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
+        return self._register(logged, run, name, tags, description)
+
+    def _register(
+        self, logged: LoggedModel, run: str, name: str, tags: Mapping[str, str], description: str
+    ) -> str:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Not "models:/<id>": an SQLite registry would look that up at MLflow's global address.
+        source, labels, model_id = logged.artifact_location, dict(tags), logged.model_id
+        registered = self._client.create_model_version(
+            name, source, run, labels, description=description, model_id=model_id
+        )
+        self._client.set_registered_model_alias(name, "champion", registered.version)
+        link = json.dumps([{"name": name, "version": registered.version}])
+        self._client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+        return str(registered.version)
+
+
+def _export(model: "torch.nn.Module", example: np.ndarray, run: str, folder: Path) -> Model:
+    """Save `model` in `folder` for CPUs, in evaluation mode, and return MLflow's description."""
+    import torch
+
+    # The copy leaves the caller's model where it is; the layout must not be frozen into the graph.
+    model = deepcopy(model).cpu().to(memory_format=torch.contiguous_format).eval()
+    with torch.inference_mode():
+        output = model(torch.from_numpy(example))
+    shapes = (-1, *example.shape[1:]), (-1, *output.shape[1:])
+    inputs, outputs = (Schema([TensorSpec(np.dtype("float32"), shape)]) for shape in shapes)
+    saved = Model(run_id=run)
+    mlflow.pytorch.save_model(
+        model,
+        str(folder),
+        mlflow_model=saved,
+        signature=ModelSignature(inputs, outputs),
+        # In a tuple the example is kept in the exported program only, not as JSON as well.
+        input_example=example if example.size <= LARGEST_JSON_EXAMPLE else (example,),
+        pip_requirements=[f"{p}=={installed_version(p).split('+')[0]}" for p in ("torch", "numpy")],
+        serialization_format="pt2",
+    )
+    # Otherwise a machine with a GPU refuses to load what was exported on a CPU.
+    saved.flavors["python_function"]["config"]["device"] = "cpu"
+    return saved
+
+
+def _dataset_input(dataset: DatasetRecord) -> DatasetInput:
+    source, profile = json.dumps({"uri": dataset.source}), json.dumps(dict(dataset.profile))
+    entity = Dataset(dataset.name, dataset.digest, "local", source, profile=profile)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", dataset.context)])
+
+
+def _metrics(record: RunRecord) -> list[Metric]:
+    """Final values, and every epoch's, spread evenly over the time that the run took."""
+    start = _milliseconds(record.start)
+    end = _milliseconds(record.end or datetime.now())
+    metrics = [Metric(name, _finite(value), end, 0) for name, value in record.metrics.items()]
+    for name, values in record.history.items():
+        for epoch, value in enumerate(values, start=1):
+            time = start + (end - start) * epoch // len(values)
+            metrics.append(Metric(name, _finite(value), time, epoch))
+    return metrics
+
+
+def _finite(value: float) -> float:
+    """MLflow stores NaN (and skips it in filters), but turns infinity into 1.8e308."""
+    return value if math.isfinite(value) else math.nan
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,0 +1,1 @@
+"""Augmentation, losses, optimizers, schedules and `fit`, which yields one result an epoch."""

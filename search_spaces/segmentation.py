@@ -1,0 +1,104 @@
+"""The gland study's search space, and the report's segmentation models as points of it.
+
+`python -m search_spaces` writes the table in search_spaces/README.md from this file.
+"""
+
+from dl4ia.search_space import Point, Space, choice, integer, real
+
+WITH_WEIGHT_DECAY = {"optimizer": ("adamw", "momentum")}
+
+SPACE: Space = {
+    "architecture": choice(
+        "fcn", "encoder_decoder", "unet", "resnet", doc="Table 12, Table 14, Ex. 2.3, Ex. 2.4"
+    ),
+    "base_width": choice(8, 16, 32, doc="channels of the first level; each level doubles them"),
+    "depth": integer(2, 5, doc="levels of resolution (`fcn`: conv-pool-up stages in a row)"),
+    "convolutions": integer(
+        1,
+        2,
+        doc="3x3 convolutions in a row at each level; one at width 32, for time's sake",
+        when={"architecture": ("encoder_decoder", "unet"), "base_width": (8, 16)},
+    ),
+    "residual": choice(
+        True,
+        False,
+        doc="add a level's first output to its second one's",
+        when={"architecture": ("resnet",)},
+    ),
+    "normalization": choice("none", "batch", "group", doc="after each 3x3 convolution"),
+    "dropout": real(0.0, 0.5, doc="share of channels dropped after each level"),
+    "initialization": choice("report", "he", doc="report: weights 0.1 N(0, 1), biases 0.1"),
+    "loss": choice("cross_entropy", "cross_entropy_dice", doc="cross-entropy, or plus soft Dice"),
+    "optimizer": choice("adam", "adamw", "momentum", doc="momentum: SGD with momentum 0.9"),
+    "learning_rate": real(3e-4, 3e-2, log=True, doc="largest step size"),
+    "weight_decay": real(1e-6, 1e-1, log=True, doc="decoupled for `adamw`", when=WITH_WEIGHT_DECAY),
+    "schedule": choice(
+        "constant", "exponential", "cosine", "one_cycle", doc="exponential: the report's, Eq. 1"
+    ),
+    "batch_size": choice(4, 8, 16, "full", doc="images a step; the report: all at once"),
+    "augmentation": choice(
+        "none",
+        "report_rotations",
+        "flips_and_quarter_turns",
+        doc="report_rotations: the set, and the set turned by -90 and 180 degrees",
+    ),
+    "affine": real(0.0, 1.0, doc="strength; 1: turn ±45°, scale ±30 %, shear ±0.2, shift ±10 %"),
+    "elastic": real(0.0, 1.0, doc="strength; 1: displacements of SD 4 % of the image's side"),
+    "stain_jitter": real(0.0, 1.0, doc="strength; 1: each stain times 1 ± 0.3, plus ± 0.1"),
+}
+
+_BASELINE: Point = {
+    "architecture": "fcn",
+    "base_width": 8,
+    "depth": 3,
+    "normalization": "none",
+    "dropout": 0.0,
+    "initialization": "report",
+    "loss": "cross_entropy",
+    "optimizer": "adam",
+    "learning_rate": 0.003,
+    "schedule": "constant",
+    "batch_size": "full",
+    "augmentation": "none",
+    "affine": 0.0,
+    "elastic": 0.0,
+    "stain_jitter": 0.0,
+}
+_TABLE_14: Point = _BASELINE | {"architecture": "encoder_decoder", "base_width": 32}
+_SCHEDULED: Point = {"schedule": "exponential"}
+
+REPORT_MODELS: dict[str, Point] = {
+    "baseline": _BASELINE,
+    "model_1": _BASELINE | {"augmentation": "report_rotations"},
+    "model_2": _BASELINE | _SCHEDULED,
+    "model_3": _BASELINE | _SCHEDULED | {"normalization": "batch"},
+    "model_4": _TABLE_14,
+    "model_5": _TABLE_14 | {"normalization": "batch"},
+    "unet": _TABLE_14 | _SCHEDULED | {"architecture": "unet", "normalization": "batch"},
+    "resnet": _TABLE_14
+    | _SCHEDULED
+    | {"architecture": "resnet", "residual": True, "normalization": "batch"},
+}
+
+# Where a practitioner would begin today; enqueued after the report's models, no result of a search.
+REFERENCE_MODELS: dict[str, Point] = {
+    "modern_unet": {
+        "architecture": "unet",
+        "base_width": 16,
+        "depth": 5,
+        "convolutions": 2,
+        "normalization": "batch",
+        "dropout": 0.0,
+        "initialization": "he",
+        "loss": "cross_entropy_dice",
+        "optimizer": "adamw",
+        "learning_rate": 0.003,
+        "weight_decay": 0.01,
+        "schedule": "one_cycle",
+        "batch_size": 4,
+        "augmentation": "flips_and_quarter_turns",
+        "affine": 0.5,
+        "elastic": 0.5,
+        "stain_jitter": 0.5,
+    },
+}

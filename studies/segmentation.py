@@ -1,0 +1,62 @@
+"""Search a gland-segmentation network: which architecture, augmentation, schedule, … and how good.
+
+    python studies/segmentation.py --trials 50
+    python studies/segmentation.py --data WARWICK --trials 50
+
+Trains each trial on a part of the training images and scores it on the rest (Dice, a mean over
+images), logs everything to Optuna and MLflow, retrains the best trial on all training images and
+scores it once on the test images. The report's eight models are its first trials. The same command
+goes on where a stopped one was. Results, times and machine: README.md.
+"""
+
+from pathlib import Path
+
+from dl4ia.command_line import StudyArguments, run, study_parser
+from dl4ia.environment import calm_threads
+
+FOLDER = Path("data/WARWICK")
+EPOCHS, EMBEDDED_EPOCHS = 36, 27
+
+
+def study(arguments: StudyArguments) -> None:
+    """Run or go on with the study."""
+    calm_threads()
+    from dl4ia.data.dataset import Source
+    from dl4ia.data.embedded import EmbeddedGlands
+    from dl4ia.data.gland_folder import GlandFolder
+    from dl4ia.segmentation import SegmentationTask
+    from dl4ia.workflow import Workflow
+    from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS, SPACE
+
+    folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)
+    source: Source
+    if folder is None:
+        source, epochs = EmbeddedGlands(), EMBEDDED_EPOCHS
+        print(
+            f"*** No --data given and no {FOLDER} here: this study is on {source.description}.\n"
+            "*** It tries the program out; its numbers say nothing of real tissue.",
+            flush=True,
+        )
+    else:
+        source = GlandFolder(folder, arguments.channels, arguments.image_shift)
+        epochs = EPOCHS
+    Workflow(
+        SegmentationTask(),
+        source,
+        SPACE,
+        REPORT_MODELS,
+        REFERENCE_MODELS,
+        arguments.epochs or epochs,
+        arguments,
+    ).run()
+
+
+if __name__ == "__main__":
+    run(
+        study_parser(
+            __doc__,
+            data_default=f"{FOLDER}, or else glands drawn by the program",
+            epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the drawn glands",
+        ),
+        study,
+    )

@@ -1,0 +1,324 @@
+"""MLflow for real, on one SQLite database: what is written is what is read back."""
+
+import json
+import math
+import os
+import socket
+import sqlite3
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from dl4ia import tracking
+from dl4ia.errors import InputError
+from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, check_tracking
+
+START = datetime(2025, 3, 1, 12, 0, 0)
+DATASET = DatasetRecord("glands", "a" * 36, "data/glands", {"images": 85}, "training")
+TRIAL = RunRecord(
+    name="trial 7 (model_5)",
+    kind="trial",
+    study="segmentation",
+    tags={"dl4ia.trial": "7", "dl4ia.state": "COMPLETE"},
+    parameters={"architecture": "unet", "batch_norm": True, "learning_rate": 3e-4, "width": 16},
+    metrics={"best_val_dice": 0.875},
+    history={"val_dice": [0.5, 0.75, 0.875], "train_loss": [1.0, 0.5, 0.25]},
+    start=START,
+    end=START + timedelta(seconds=30),
+    status="FINISHED",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow with a space")
+
+
+@pytest.fixture(scope="module")
+def uri(folder: Path) -> str:
+    return f"sqlite:///{folder}/new/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def tracker(folder: Path, uri: str) -> Tracker:
+    return Tracker(uri, "segmentation", folder / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def client(uri: str, tracker: Tracker) -> MlflowClient:
+    return MlflowClient(uri)
+
+
+def test_a_trial_is_read_back_as_it_was_written(tracker: Tracker, client: MlflowClient) -> None:
+    parent = tracker.write(replace(TRIAL, kind="study", end=None, status="RUNNING"), None, None)
+    run = client.get_run(tracker.write(TRIAL, DATASET, parent))
+
+    assert run.info.run_name == TRIAL.name
+    assert run.info.status == "FINISHED"
+    assert run.info.start_time == TRIAL.start.timestamp() * 1000
+    assert run.info.end_time - run.info.start_time == 30_000
+    assert run.data.params == {
+        "architecture": "unet",
+        "batch_norm": "True",
+        "learning_rate": "0.0003",
+        "width": "16",
+    }
+    expected = {"dl4ia.kind": "trial", "dl4ia.study": "segmentation", "mlflow.parentRunId": parent}
+    assert (expected | dict(TRIAL.tags)).items() <= run.data.tags.items()
+    assert run.data.metrics == {"best_val_dice": 0.875, "val_dice": 0.875, "train_loss": 0.25}
+    history = client.get_metric_history(run.info.run_id, "val_dice")
+    assert [(point.step, point.value) for point in history] == [(1, 0.5), (2, 0.75), (3, 0.875)]
+    assert [point.timestamp - run.info.start_time for point in history] == [10_000, 20_000, 30_000]
+    assert run.inputs is not None
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("glands", "a" * 36)
+    assert dataset.dataset.profile == '{"images": 85}'
+    assert mlflow.data.get_source(dataset.dataset).to_dict() == {"uri": "data/glands"}
+    assert {tag.key: tag.value for tag in dataset.tags} == {"mlflow.data.context": "training"}
+
+    unet = "params.architecture = 'unet' AND params.batch_norm = 'True'"
+    (found,) = client.search_runs(
+        [run.info.experiment_id], f"{unet} AND attributes.status='FINISHED'"
+    )
+    assert found.info.run_id == run.info.run_id
+
+
+def test_files_go_under_the_artifacts_folder(tracker: Tracker, folder: Path) -> None:
+    run = tracker.write(replace(TRIAL, study="files"), None, None)
+    picture = folder / "épreuve 1.png"
+    picture.write_bytes(b"picture")
+    tracker.log_pictures(run, [picture])
+    (folder / "all").mkdir()
+    (folder / "all" / "2.png").write_bytes(b"picture")
+    tracker.log_pictures(run, folder / "all")
+    tracker.log_text(run, "# Report", "report.md")
+    tracker.log_table(run, [{"image": "a.bmp", "dice": 0.5}], "images.json")
+
+    names = {file.name for file in (folder / "artifacts" / run).rglob("*") if file.is_file()}
+    assert names == {"épreuve 1.png", "2.png", "report.md", "images.json"}
+    table = folder / "artifacts" / run / "artifacts" / "images.json"
+    assert json.loads(table.read_text()) == [{"image": "a.bmp", "dice": 0.5}]
+
+
+def test_more_than_one_batch_of_everything(tracker: Tracker, client: MlflowClient) -> None:
+    record = replace(
+        TRIAL,
+        study="large",
+        tags={"long": "t" * 9000},
+        parameters={f"parameter_{i}": i for i in range(150)} | {"long": "p" * 7000},
+        history={f"metric_{i}": [float(epoch) for epoch in range(300)] for i in range(8)},
+    )
+    run = client.get_run(tracker.write(record, None, None))
+    assert len(run.data.params) == 151
+    assert run.data.params["long"] == "p" * 5999 + "…"
+    assert run.data.tags["long"] == "t" * 7999 + "…"
+    assert len(client.get_metric_history(run.info.run_id, "metric_7")) == 300
+    assert len(run.data.metrics) == 9
+
+
+def test_values_that_are_not_finite_are_kept_as_nan_and_match_no_filter(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    history = {"val_loss": [1.0, math.inf, -math.inf, math.nan]}
+    record = replace(TRIAL, study="not finite", metrics={"loss": math.nan}, history=history)
+    run = client.get_run(tracker.write(record, None, None))
+    assert math.isnan(run.data.metrics["loss"])
+    values = [point.value for point in client.get_metric_history(run.info.run_id, "val_loss")]
+    assert values[0] == 1.0 and all(math.isnan(value) for value in values[1:])
+    query = "tags.`dl4ia.study` = 'not finite' AND metrics.loss < 1"
+    assert not client.search_runs([run.info.experiment_id], query)
+
+
+def test_a_run_that_cannot_be_written_whole_is_not_left_behind(tracker: Tracker) -> None:
+    with pytest.raises(tracking.TrackingError, match="bad"):
+        tracker.write(replace(TRIAL, study="bad", parameters={"bad\nname": 1}), None, None)
+    assert tracker.find("bad", "trial") == {}
+    assert list(tracker._search("bad", "trial", "")) == []
+
+
+@pytest.mark.parametrize("study", ["glands", "o'neill", 'the "best"'])
+def test_find_turns_pages_and_keeps_to_its_study(
+    tracker: Tracker, monkeypatch: pytest.MonkeyPatch, study: str
+) -> None:
+    monkeypatch.setattr(tracking, "RUNS_PER_PAGE", 2)
+    short = replace(TRIAL, study=study, parameters={}, metrics={}, history={})
+    written = {
+        str(number): tracker.write(replace(short, tags={"dl4ia.trial": str(number)}), None, None)
+        for number in range(5)
+    }
+    tracker.write(replace(short, study="another"), None, None)
+    winner = tracker.write(replace(short, kind="winner", tags={}), None, None)
+    assert tracker.find(study, "trial") == written
+    assert tracker.find(study, "winner") == {"": winner}
+    assert tracker.find("none", "trial") == {}
+
+
+def test_a_trial_that_was_cut_off_is_not_found_and_can_be_discarded(tracker: Tracker) -> None:
+    cut_off = replace(TRIAL, study="cut off", end=None, status="RUNNING")
+    tracker.write(cut_off, None, None)
+    study = tracker.write(replace(cut_off, kind="study", tags={}), None, None)
+    assert tracker.find("cut off", "trial") == {}
+    assert tracker.find("cut off", "study") == {"": study}
+    whole = tracker.write(replace(TRIAL, study="cut off"), None, None)
+    tracker.discard_unfinished("cut off", "trial")
+    assert [run.info.run_id for run in tracker._search("cut off", "trial", "")] == [whole]
+
+
+def test_a_study_is_closed_and_reopened(tracker: Tracker, client: MlflowClient) -> None:
+    record = replace(TRIAL, kind="study", study="closed", tags={}, end=None, status="RUNNING")
+    run = tracker.write(record, None, None)
+    tracker.close(run, "KILLED", START + timedelta(hours=1), {"trials": 5}, {"dl4ia.best": "3"})
+    closed = client.get_run(run)
+    assert closed.info.status == "KILLED"
+    assert closed.info.end_time - closed.info.start_time == 3_600_000
+    assert closed.data.metrics == {
+        **TRIAL.metrics,
+        "val_dice": 0.875,
+        "train_loss": 0.25,
+        "trials": 5,
+    }
+    assert closed.data.tags["dl4ia.best"] == "3"
+    tracker.reopen(run)
+    assert client.get_run(run).info.status == "RUNNING"
+    tracker.close(run, "FINISHED")
+    assert client.get_run(run).info.status == "FINISHED"
+
+
+def test_opening_again_finds_the_same_experiment(
+    tracker: Tracker, uri: str, tmp_path: Path
+) -> None:
+    run = tracker.write(replace(TRIAL, study="again"), None, None)
+    assert Tracker(uri, "segmentation", tmp_path).find("again", "trial") == {"7": run}
+
+
+def test_a_new_database_is_made_in_silence_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = Tracker("sqlite:///new/mlflow.db", "segmentation", Path("artifacts"))
+    run = tracker.write(TRIAL, DATASET, None)
+    tracker.log_text(run, "text", "text.txt")
+    assert capfd.readouterr() == ("", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "artifacts"}
+
+
+def test_a_deleted_experiment_is_named(client: MlflowClient, uri: str, tmp_path: Path) -> None:
+    client.delete_experiment(client.create_experiment("deleted"))
+    with pytest.raises(InputError, match=r"'deleted' .* was deleted; restore it with"):
+        Tracker(uri, "deleted", tmp_path)
+
+
+def test_usable_addresses_pass_and_write_nothing(
+    tmp_path: Path, uri: str, tracker: Tracker
+) -> None:
+    (tmp_path / "empty.db").touch()
+    check_tracking(uri)
+    check_tracking(f"sqlite:///{tmp_path}/empty.db")
+    check_tracking(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.db"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="not a folder that can be written to"):
+        check_tracking(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "mlflow.db",
+        "{folder}/mlruns",
+        "file://{folder}/mlruns",
+        "ftp://server/mlflow",
+        "http://",
+        "http://127.0.0.1:no/",
+        "sqlite:///:memory:",
+        "sqlite:///{folder}",
+        "sqlite:///{folder}/notes.txt",
+        "sqlite:///{folder}/notes.txt/mlflow.db",
+        "sqlite:///{folder}/optuna.db",
+    ],
+)
+def test_bad_addresses_are_named_and_write_nothing(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("Not a database, however long it may be. " * 100)
+    other = sqlite3.connect(tmp_path / "optuna.db")
+    other.execute("CREATE TABLE studies (study_id INTEGER)")
+    other.close()
+    uri = address.format(folder=tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    with pytest.raises(InputError) as refusal:
+        check_tracking(uri)
+    message = str(refusal.value)
+    assert f"'{uri}'" in message and "expected" in message and "\n" not in message
+    assert before == {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["closed port", "accepts but never answers"])
+def test_a_server_that_does_not_answer_fails_soon(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "HEALTH_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not silent:
+            server.close()
+        begun = time.monotonic()
+        with pytest.raises(InputError, match=f"'http://127.0.0.1:{port}': it does not answer"):
+            check_tracking(f"http://127.0.0.1:{port}")
+        assert time.monotonic() - begun < 10
+
+
+def test_a_registered_model_is_loaded_and_takes_any_batch(
+    tracker: Tracker,
+    client: MlflowClient,
+    uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Dropout(0.5),
+        torch.nn.Conv2d(8, 1, 1),
+    ).to(memory_format=torch.channels_last)
+    images = np.random.default_rng(0).random((7, 3, 64, 48), dtype=np.float32)
+    run = tracker.write(replace(TRIAL, kind="winner", study="registered"), None, None)
+    name, tags, description = "segmentation model", {"dice": "0.9"}, "The winner"
+    assert tracker.register_model(run, model, images[:2], name, tags, description) == "1"
+    assert model.training
+    assert capfd.readouterr() == ("", "")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    # MLflow chooses "cuda" like this on a machine that has one; the model must stay on the CPU.
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cuda")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    loaded = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    with torch.inference_mode():
+        expected = model.eval()(torch.from_numpy(images)).numpy()
+    for n in (1, 7):
+        np.testing.assert_allclose(loaded.predict(images[:n]), expected[:n], atol=1e-5)
+    with pytest.raises(mlflow.MlflowException, match="shape"):
+        loaded.predict(images[:, :, :32])
+
+    small = torch.nn.Conv2d(3, 1, 1)  # its example is small enough to be kept as JSON, too
+    assert tracker.register_model(run, small, images[:2, :, :8, :8], name, tags, description) == "2"
+    champion = client.get_model_version_by_alias(name, "champion")
+    assert (str(champion.version), champion.run_id) == ("2", run)
+    assert (champion.description, champion.tags) == (description, tags)
+    info = mlflow.models.Model.load(str(champion.source))
+    assert info.signature.inputs.inputs[0].shape == (-1, 3, 8, 8)
+    assert info.signature.outputs.inputs[0].shape == (-1, 1, 8, 8)
+    assert np.shape(np.asarray(info.load_input_example(str(champion.source)))) == (2, 3, 8, 8)
