@@ -1,5 +1,6 @@
 """What a result was made with: commit, versions, machine. Imported before torch, so kept light."""
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -8,17 +9,25 @@ from pathlib import Path
 
 import psutil
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy")
 
 
-def calm_threads() -> None:
-    """Let OpenMP's threads sleep soon while they wait; call it before torch is imported.
+def tune_process() -> None:
+    """Make threads and memory cheap on shared CPU cores; call it before torch is imported.
 
-    libgomp spins about a millisecond by default: fine alone, but where another process wants a
-    core, every barrier then waits for the scheduler. A U-Net's epoch on two shared cores took
-    38 s so and 5 s with 1,000 spins (4.1 s undisturbed); benchmarks/thread_contention.py.
+    benchmarks/process_tuning.py measures both against the defaults:
+
+    - OpenMP's threads sleep soon while they wait. libgomp spins for about a millisecond, and where
+      another process wants a core every barrier then waits for the scheduler.
+    - glibc keeps freed memory. By default every activation of more than 32 MB is a fresh mapping,
+      which the kernel clears page by page.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            library.mallopt(option, value)
 
 
 def git_state() -> dict[str, str]:

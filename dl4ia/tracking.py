@@ -34,6 +34,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import mlflow.pytorch
+from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -49,6 +50,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
 
 # A new database is no news, and neither are its migrations.
 logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING").upper())
@@ -167,8 +169,11 @@ class Tracker:
                 folder = str(artifacts.resolve()) if uri.startswith("sqlite:") else None
                 self._experiment = self._client.create_experiment(experiment, folder)
                 return
-        except MlflowException as error:
-            raise InputError(f"MLflow address '{uri}': {str(error).splitlines()[0]}") from error
+        except (MlflowException, SQLAlchemyError, CommandError) as error:
+            problem = str(error).splitlines()[0]
+            raise InputError(
+                f"MLflow at '{uri}' cannot be opened: {problem}; repair it, or give another address"
+            ) from error
         if found.lifecycle_stage != "active":
             raise InputError(
                 f"MLflow experiment '{experiment}' at '{uri}' was deleted; restore it with"
@@ -184,9 +189,9 @@ class Tracker:
         runs = self._search(study, kind, "" if kind == "study" else "status != 'RUNNING'")
         return {run.data.tags.get("dl4ia.trial", ""): run.info.run_id for run in runs}
 
-    def discard_unfinished(self, study: str, kind: Kind) -> None:
+    def discard_unfinished(self, study: str, kind: Literal["trial", "winner"]) -> None:
         """Delete the runs that `find` leaves out. Only while no other process writes the study."""
-        for run in self._search(study, kind, "status = 'RUNNING'"):
+        for run in list(self._search(study, kind, "status = 'RUNNING'")):
             self._client.delete_run(run.info.run_id)
 
     def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:

@@ -12,15 +12,15 @@ goes on where a stopped one was. Results, times and machine: README.md.
 from pathlib import Path
 
 from dl4ia.command_line import StudyArguments, run, study_parser
-from dl4ia.environment import calm_threads
+from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
-EPOCHS, EMBEDDED_EPOCHS = 36, 27
+EPOCHS = 27  # three rungs of Hyperband: 3, 9, 27
 
 
 def study(arguments: StudyArguments) -> None:
     """Run or go on with the study."""
-    calm_threads()
+    tune_process()
     from dl4ia.data.dataset import Source
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.data.gland_folder import GlandFolder
@@ -31,7 +31,7 @@ def study(arguments: StudyArguments) -> None:
     folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)
     source: Source
     if folder is None:
-        source, epochs = EmbeddedGlands(), EMBEDDED_EPOCHS
+        source = EmbeddedGlands()
         print(
             f"*** No --data given and no {FOLDER} here: this study is on {source.description}.\n"
             "*** It tries the program out; its numbers say nothing of real tissue.",
@@ -39,14 +39,13 @@ def study(arguments: StudyArguments) -> None:
         )
     else:
         source = GlandFolder(folder, arguments.channels, arguments.image_shift)
-        epochs = EPOCHS
     Workflow(
         SegmentationTask(),
         source,
         SPACE,
         REPORT_MODELS,
         REFERENCE_MODELS,
-        arguments.epochs or epochs,
+        arguments.epochs or EPOCHS,
         arguments,
     ).run()
 
@@ -56,7 +55,7 @@ if __name__ == "__main__":
         study_parser(
             __doc__,
             data_default=f"{FOLDER}, or else glands drawn by the program",
-            epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the drawn glands",
+            epochs_default=str(EPOCHS),
         ),
         study,
     )

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import socket
 import sqlite3
 import time
@@ -213,6 +214,19 @@ def test_a_deleted_experiment_is_named(client: MlflowClient, uri: str, tmp_path:
     client.delete_experiment(client.create_experiment("deleted"))
     with pytest.raises(InputError, match=r"'deleted' .* was deleted; restore it with"):
         Tracker(uri, "deleted", tmp_path)
+
+
+def test_a_database_left_in_the_middle_of_a_migration_is_named(
+    tracker: Tracker, folder: Path, tmp_path: Path
+) -> None:
+    tracker.find("segmentation", "study")  # the database to copy exists
+    shutil.copy(folder / "new" / "mlflow.db", tmp_path / "broken.db")
+    with sqlite3.connect(tmp_path / "broken.db") as connection:
+        connection.execute("DROP TABLE metrics")
+        connection.execute("UPDATE alembic_version SET version_num = 'cut off'")
+    connection.close()
+    with pytest.raises(InputError, match=r"broken.db' cannot be opened: .*cut off"):
+        Tracker(f"sqlite:///{tmp_path}/broken.db", "segmentation", tmp_path)
 
 
 def test_usable_addresses_pass_and_write_nothing(
