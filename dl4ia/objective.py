@@ -17,7 +17,7 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.data.splits import Split
 from dl4ia.environment import this_process
 from dl4ia.errors import TrialFailure
-from dl4ia.models.segmentation import weight_count
+from dl4ia.models.layers import weight_count
 from dl4ia.search_space import Space, sample
 from dl4ia.task import Task
 from dl4ia.training.augmentation import AugmentationSettings

@@ -86,6 +86,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 def summary(
     study: optuna.Study,
     metric: str,
+    report_note: str,
     validation: str,
     storage: str,
     tracking_uri: str,
@@ -104,6 +105,8 @@ def summary(
         f"Study {study.study_name}: {counts}",
         "",
         leaderboard(study, metric),
+        "",
+        report_note,
         "",
         f"Winner: trial {winner['trial']}, {winner['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in winner["point"].items()),

@@ -68,10 +68,18 @@ def _check_sqlite_path(url: str, database: str | None) -> None:
     if not database or database == ":memory:":
         raise InputError(f"--storage {url}: expected a file, such as sqlite:///mlruns/optuna.db")
     path = Path(database)
-    if path.exists() and path.read_bytes()[:16] not in (b"", b"SQLite format 3\x00"):
+    if path.exists() and not _may_be_sqlite(path):
         raise InputError(f"--storage {url}: {path} is not an SQLite database; name another file")
     if not path.parent.is_dir():
         raise InputError(f"--storage {url}: no such folder {path.parent}; make it first")
+
+
+def _may_be_sqlite(path: Path) -> bool:
+    """Whether a path is a file that is empty or begins as SQLite's do."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(16) in (b"", b"SQLite format 3\x00")
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

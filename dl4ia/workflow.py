@@ -50,12 +50,14 @@ class Workflow:
         space: Space,
         report_models: dict[str, Point],
         reference_models: dict[str, Point],
+        report_note: str,
         epochs: int,
         arguments: StudyArguments,
     ) -> None:
         """Read and check everything, then open storage and tracking; nothing is written before."""
         signal.signal(signal.SIGTERM, _stop)
         self.task, self.source, self.arguments = task, source, arguments
+        self.report_note = report_note
         self.device = _device(arguments.device)
         self.dataset = source.train()
         splits = make_splits(task.strata(self.dataset), arguments.folds, arguments.seed)
@@ -108,7 +110,12 @@ class Workflow:
             ) from error
         print(
             report.summary(
-                self.study, self.task.metric, self.validation, self.storage, self.tracking_uri
+                self.study,
+                self.task.metric,
+                self.report_note,
+                self.validation,
+                self.storage,
+                self.tracking_uri,
             )
         )
 

@@ -15,7 +15,7 @@ from dl4ia.command_line import StudyArguments, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
-EPOCHS = 27  # three rungs of Hyperband: 3, 9, 27
+EPOCHS, EMBEDDED_EPOCHS = 27, 18  # Hyperband's rungs: 3, 9, 27 and 2, 6, 18
 
 
 def study(arguments: StudyArguments) -> None:
@@ -26,26 +26,27 @@ def study(arguments: StudyArguments) -> None:
     from dl4ia.data.gland_folder import GlandFolder
     from dl4ia.segmentation import SegmentationTask
     from dl4ia.workflow import Workflow
-    from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS, SPACE
+    from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS, REPORT_NOTE, SPACE
 
     folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)
     source: Source
     if folder is None:
-        source = EmbeddedGlands()
+        source, epochs = EmbeddedGlands(), EMBEDDED_EPOCHS
         print(
             f"*** No --data given and no {FOLDER} here: this study is on {source.description}.\n"
             "*** It tries the program out; its numbers say nothing of real tissue.",
             flush=True,
         )
     else:
-        source = GlandFolder(folder, arguments.channels, arguments.image_shift)
+        source, epochs = GlandFolder(folder, arguments.channels, arguments.image_shift), EPOCHS
     Workflow(
         SegmentationTask(),
         source,
         SPACE,
         REPORT_MODELS,
         REFERENCE_MODELS,
-        arguments.epochs or EPOCHS,
+        REPORT_NOTE,
+        arguments.epochs or epochs,
         arguments,
     ).run()
 
@@ -55,7 +56,7 @@ if __name__ == "__main__":
         study_parser(
             __doc__,
             data_default=f"{FOLDER}, or else glands drawn by the program",
-            epochs_default=str(EPOCHS),
+            epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the drawn glands",
         ),
         study,
     )

@@ -74,3 +74,8 @@ def initialize(network: nn.Module, kind: str) -> None:
             else:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
+
+
+def weight_count(model: nn.Module) -> int:
+    """The number of trainable weights, biases included."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

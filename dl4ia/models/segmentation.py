@@ -177,8 +177,3 @@ class SegmentationModel(nn.Module):
             images = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")
         logits: Tensor = self.network(images)
         return logits[:, :, :height, :width]
-
-
-def weight_count(model: nn.Module) -> int:
-    """The number of trainable weights, biases included."""
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

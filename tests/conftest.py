@@ -1,0 +1,31 @@
+"""What several test files share: a small gland folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dl4ia.data.glands import draw_glands
+from dl4ia.environment import tune_process
+
+tune_process()  # before torch is imported
+
+
+def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int = 32) -> Path:
+    """Drawn glands as the course hands them out: Train/ and Test/ with PNG pairs."""
+    for name, part, count in (("Train", "train", train), ("Test", "test", test)):
+        drawn = draw_glands(part, size=size)  # type: ignore[arg-type]
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            blue = np.zeros((1, size, size), np.uint8)
+            pixels = np.concatenate([drawn.images[number], blue]).transpose(1, 2, 0)
+            Image.fromarray(pixels).save(folder / name / f"image_{number + 1:02d}.png")
+            mask = Image.fromarray(drawn.masks[number] * 255)
+            mask.save(folder / name / f"label_{number + 1:02d}.png")
+    return folder
+
+
+@pytest.fixture
+def gland_folder(tmp_path: Path) -> Path:
+    return write_gland_folder(tmp_path / "Tiny Glands")

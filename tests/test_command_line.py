@@ -1,0 +1,97 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dl4ia.command_line import StudyArguments, run, study_parser
+from dl4ia.errors import InputError
+
+SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
+
+
+def parse(*words: str) -> StudyArguments:
+    parser = study_parser("A study.", "data/X", "27")
+    return StudyArguments(**vars(parser.parse_args(list(words))))
+
+
+def test_defaults() -> None:
+    arguments = parse()
+    assert (arguments.trials, arguments.out, arguments.folds) == (50, Path("mlruns"), 1)
+    assert (arguments.seed, arguments.seeds, arguments.device) == (0, 3, "auto")
+    assert arguments.timeout is None and arguments.epochs is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5h", 5400), ("90m", 5400), ("2h", 7200), ("1d", 86400)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert parse("--timeout", text).timeout == seconds
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--trials", "0"),
+        ("--trials", "-3"),
+        ("--trials", "many"),
+        ("--trials", "1.5"),
+        ("--epochs", "0"),
+        ("--folds", "0"),
+        ("--seed", "-1"),
+        ("--seeds", "0"),
+        ("--timeout", "0"),
+        ("--timeout", "2 weeks"),
+        ("--image-shift", "1"),
+        ("--image-shift", "nan"),
+        ("--device", "tpu"),
+    ],
+)
+def test_bad_values_get_one_line_and_status_2(
+    flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(flag, value)
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert flag in line and repr(value) in line
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (InputError("file.png: wrong"), 2, "error: file.png: wrong\n"),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+    ],
+)
+def test_how_a_run_ends(
+    raised: BaseException,
+    status: int,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def study(arguments: StudyArguments) -> None:
+        raise raised
+
+    monkeypatch.setattr(sys, "argv", ["study"])
+    with pytest.raises(SystemExit) as stopped:
+        run(study_parser("A study.", "data/X", "27"), study)
+    assert stopped.value.code == status
+    assert said in capsys.readouterr().err
+
+
+def test_help_shows_the_defaults_and_loads_no_torch() -> None:
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{str(SCRIPT)!r}, '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print({'torch', 'optuna', 'mlflow', 'numpy'} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0
+    assert answer.stdout.splitlines()[-1] == "set()"
+    for flag in ("--trials", "--data", "--out", "--study-name", "--storage", "--tracking-uri",
+                 "--epochs", "--folds", "--seed", "--device", "--timeout"):  # fmt: skip
+        assert flag in answer.stdout
+    assert "default: 50" in answer.stdout and "default: 27" in answer.stdout

@@ -1,0 +1,106 @@
+import statistics
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.data.gland_folder import GlandFolder
+from dl4ia.errors import InputError
+from dl4ia.evaluation import (
+    Retraining,
+    check_test_lock,
+    open_test_set,
+    retrain,
+    retraining_seed,
+    score,
+)
+from dl4ia.segmentation import SegmentationTask
+from search_spaces.segmentation import REPORT_MODELS
+
+CPU = torch.device("cpu")
+ENVIRONMENT = {"commit": "abc", "dirty": "False"}
+TASK = SegmentationTask()
+
+
+@pytest.fixture
+def train(gland_folder: Path) -> Dataset:
+    return GlandFolder(gland_folder).train()
+
+
+def run(train: Dataset, file: Path, seed: int = 1, epochs: int = 2) -> tuple[Retraining, int]:
+    """A retraining, and the number of epochs it took."""
+    trained: list[int] = []
+    result = retrain(
+        TASK, REPORT_MODELS["baseline"], train, epochs, seed, CPU, file, lambda: trained.append(1)
+    )
+    return result, len(trained)
+
+
+def weights(retraining: Retraining) -> torch.Tensor:
+    return torch.cat([weight.flatten() for weight in retraining.model.parameters()])
+
+
+def test_a_retraining_is_kept_and_read_again(train: Dataset, tmp_path: Path) -> None:
+    first, trained = run(train, tmp_path / "folder" / "seed_0.pt")
+    assert trained == 2 and len(first.train_losses) == 2
+    again, trained = run(train, tmp_path / "folder" / "seed_0.pt")
+    assert trained == 0
+    assert torch.equal(weights(first), weights(again))
+    assert first.train_losses == again.train_losses
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["seed_0.pt"]
+
+
+def test_a_kept_retraining_of_something_else_is_not_taken(train: Dataset, tmp_path: Path) -> None:
+    run(train, tmp_path / "seed_0.pt")
+    for changed in ({"seed": 2}, {"epochs": 1}):
+        _, trained = run(train, tmp_path / "seed_0.pt", **changed)
+        assert trained == changed.get("epochs", 2)
+    _, trained = run(train.subset(range(9)), tmp_path / "seed_0.pt", epochs=1)
+    assert trained == 1
+
+
+def test_seeds_differ_and_repeat() -> None:
+    seeds = {retraining_seed(0, 3, number) for number in range(100)}
+    assert len(seeds) == 100
+    assert retraining_seed(0, 3, 1) == retraining_seed(0, 3, 1) != retraining_seed(1, 3, 1)
+
+
+def test_the_opening_is_recorded_before_the_test_files_are_read(gland_folder: Path) -> None:
+    study = optuna.create_study()
+    source = GlandFolder(gland_folder)
+    broken = gland_folder / "Test" / "image_03.png"
+    content = broken.read_bytes()
+    broken.write_bytes(b"")
+    with pytest.raises(InputError, match=r"image_03\.png"):
+        open_test_set(study, source, 5, ENVIRONMENT)
+    (opening,) = study.user_attrs["test_openings"]
+    assert opening["trial"] == 5 and opening["commit"] == "abc"
+    broken.write_bytes(content)
+    assert len(open_test_set(study, source, 5, ENVIRONMENT)) == 6  # goes on: not a second one
+    assert study.user_attrs["test_openings"] == [opening]
+
+
+def test_another_winner_needs_the_users_word_and_is_counted() -> None:
+    study = optuna.create_study()
+    check_test_lock(study, 5, again=False)
+    open_test_set(study, EmbeddedGlands(), 5, ENVIRONMENT)
+    check_test_lock(study, 5, again=False)
+    with pytest.raises(InputError, match="--open-test-again"):
+        check_test_lock(study, 8, again=False)
+    check_test_lock(study, 8, again=True)
+    open_test_set(study, EmbeddedGlands(), 8, ENVIRONMENT)
+    assert [opening["trial"] for opening in study.user_attrs["test_openings"]] == [5, 8]
+
+
+def test_scores_are_means_and_deviations_over_seeds(train: Dataset, tmp_path: Path) -> None:
+    retrainings = [run(train, tmp_path / f"{seed}.pt", seed)[0] for seed in (1, 2, 3)]
+    scores = score(TASK, retrainings, train, CPU)
+    each = [TASK.evaluate(retraining.model, train, CPU)["dice"] for retraining in retrainings]
+    assert len(set(each)) == 3
+    assert scores["test_dice"] == pytest.approx(statistics.fmean(each))
+    assert scores["test_dice_sd"] == pytest.approx(statistics.stdev(each))
+    assert scores["test_dice_seed_1"] == each[1]
+    assert "test_dice_sd" not in score(TASK, retrainings[:1], train, CPU)

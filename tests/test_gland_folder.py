@@ -1,0 +1,260 @@
+"""The gland folder is read right, and whatever is wrong with one is told in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dl4ia.data.gland_folder import GlandFolder, shift_images
+from dl4ia.errors import InputError
+
+HEIGHT, WIDTH = 20, 26
+WARWICK = Path(__file__).parents[2] / "shared/data/WARWICK"
+
+Pixels = NDArray[np.uint8]
+
+
+def stains(number: int, height: int = HEIGHT, width: int = WIDTH) -> Pixels:
+    """(H, W, 3): random red and green, no blue."""
+    pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+    pixels[..., 2] = 0
+    return pixels
+
+
+def colours(number: int) -> Pixels:
+    """(H, W, 3): random, with blue."""
+    return np.random.default_rng(number).integers(1, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def gland(number: int, height: int = HEIGHT, width: int = WIDTH) -> Pixels:
+    """(H, W): 255 in a rectangle, 0 elsewhere."""
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[2 : 5 + number, 3:9] = 255
+    return pixels
+
+
+def save(path: Path, pixels: Pixels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def make_folder(folder: Path, image: Callable[[int], Pixels] = stains, count: int = 6) -> Path:
+    """`count` pairs to train on and two to test on."""
+    for part, numbers in (("Train", range(1, count + 1)), ("Test", range(11, 13))):
+        for number in numbers:
+            save(folder / part / f"image_{number:02d}.png", image(number))
+            save(folder / part / f"label_{number:02d}.png", gland(number % 10))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return make_folder(tmp_path / "My Glands")
+
+
+def test_stains_are_read_as_two_channels(folder: Path) -> None:
+    train = GlandFolder(folder).train()
+    assert train.names == tuple(f"image_{number:02d}.png" for number in range(1, 7))
+    assert train.images.shape == (6, 2, HEIGHT, WIDTH)
+    assert train.images.dtype == torch.float32
+    assert train.labels.dtype == torch.int64
+    for index, number in enumerate(range(1, 7)):
+        expected = stains(number)[..., :2].transpose(2, 0, 1) / 255
+        np.testing.assert_allclose(train.images[index].numpy(), expected, atol=1e-7)
+        np.testing.assert_array_equal(train.labels[index].numpy(), gland(number) > 0)
+
+
+def test_the_test_part_is_read_from_test(folder: Path) -> None:
+    test = GlandFolder(folder).test()
+    assert test.names == ("image_11.png", "image_12.png")
+    expected = stains(12)[..., 0] / 255
+    np.testing.assert_allclose(test.images[1, 0].numpy(), expected, atol=1e-7)
+
+
+def test_name_and_description_come_from_the_folder(folder: Path) -> None:
+    source = GlandFolder(folder, "stain", 0.5)
+    assert source.name == "my-glands"
+    assert source.description == f"{folder}: 6 training and 2 test images"
+    assert source.preparation == {"channels": "stain", "image_shift": 0.5}
+
+
+@pytest.mark.parametrize("channels", ["rgb", "auto"])
+def test_colour_images_are_read_as_three_channels(tmp_path: Path, channels: str) -> None:
+    train = GlandFolder(make_folder(tmp_path, colours), channels).train()
+    assert train.images.shape == (6, 3, HEIGHT, WIDTH)
+    np.testing.assert_allclose(train.images[0, 2].numpy(), colours(1)[..., 2] / 255, atol=1e-7)
+
+
+def test_stains_may_be_read_as_colours(folder: Path) -> None:
+    train = GlandFolder(folder, "rgb").train()
+    assert train.images.shape[1] == 3
+    assert train.images[:, 2].max() == 0
+
+
+def test_images_of_other_sizes_are_read(tmp_path: Path) -> None:
+    for part, count in (("Train", 5), ("Test", 1)):
+        for number in range(count):
+            save(tmp_path / part / f"image_{number}.png", stains(number, 37, 16))
+            save(tmp_path / part / f"label_{number}.png", gland(number, 37, 16))
+    assert GlandFolder(tmp_path).train().images.shape == (5, 2, 37, 16)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        gland(1) // 255,
+        gland(1) > 0,
+        np.repeat(gland(1)[..., None], 3, axis=2),
+    ],
+    ids=["0 and 1", "one bit", "grey as colour"],
+)
+def test_other_ways_to_save_a_mask_are_read_alike(folder: Path, label: Pixels) -> None:
+    save(folder / "Train/label_01.png", label)
+    labels = GlandFolder(folder).train().labels[0]
+    np.testing.assert_array_equal(labels.numpy(), gland(1) > 0)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_masks_of_nothing_and_of_everything_are_read(folder: Path, value: int) -> None:
+    save(folder / "Train/label_01.png", np.full((HEIGHT, WIDTH), value, np.uint8))
+    assert (GlandFolder(folder).train().labels[0] == value // 255).all()
+
+
+def test_an_image_shift_of_half_a_pixel_averages_neighbours(folder: Path) -> None:
+    shifted = GlandFolder(folder, image_shift=0.5).train()
+    red = stains(1)[..., 0] / 255
+    assert shifted.images[0, 0, 7, 9].item() == pytest.approx(red[6:8, 8:10].mean(), abs=1e-6)
+    # At the top and the left the edge is repeated.
+    assert shifted.images[0, 0, 0, 9].item() == pytest.approx(red[0, 8:10].mean(), abs=1e-6)
+    assert shifted.images[0, 0, 7, 0].item() == pytest.approx(red[6:8, 0].mean(), abs=1e-6)
+    assert torch.equal(shifted.labels, GlandFolder(folder).train().labels)
+
+
+def test_no_image_shift_changes_nothing() -> None:
+    images = torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(shift_images(images, 0.0), images)
+
+
+def test_an_image_shift_moves_content_down_and_right() -> None:
+    images = torch.zeros(1, 1, 5, 5)
+    images[0, 0, 2, 2] = 1
+    expected = torch.tensor([[0.5625, 0.1875], [0.1875, 0.0625]])
+    torch.testing.assert_close(shift_images(images, 0.25)[0, 0, 2:4, 2:4], expected)
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def rename(name: str, new: str) -> Callable[[Path], None]:
+    return lambda folder: folder.joinpath(name).rename(folder / new) and None
+
+
+def write(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def redraw(name: str, pixels: Pixels) -> Callable[[Path], None]:
+    return lambda folder: save(folder / name, pixels)
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def shrink_all(folder: Path) -> None:
+    for number in range(1, 7):
+        save(folder / f"Train/image_{number:02d}.png", stains(number, 15, 40))
+        save(folder / f"Train/label_{number:02d}.png", gland(number, 15, 40))
+
+
+THREE_VALUES = gland(1)
+THREE_VALUES[0, 0] = 128
+SOME_BLUE = stains(3)
+SOME_BLUE[4, 4, 2] = 1
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "no Train": (rename("Train", "Training"), "Train", "no such folder"),
+    "no Test": (rename("Test", "Testing"), "Test", "no such folder"),
+    "image without label": (remove("Train/label_03.png"), "Train/image_03.png", "label is missing"),
+    "label without image": (remove("Train/image_03.png"), "Train/label_03.png", "image is missing"),
+    "test image without label": (
+        remove("Test/label_11.png"),
+        "Test/image_11.png",
+        "label is missing",
+    ),
+    "an image of another size": (
+        redraw("Train/image_04.png", stains(4, WIDTH, HEIGHT)),
+        "Train/image_04.png",
+        f"{HEIGHT}x{WIDTH} pixels; expected {WIDTH}x{HEIGHT}",
+    ),
+    "a label of another size": (
+        redraw("Train/label_04.png", gland(4, HEIGHT, WIDTH + 1)),
+        "Train/label_04.png",
+        f"{WIDTH + 1}x{HEIGHT} pixels; expected {WIDTH}x{HEIGHT}",
+    ),
+    "garbage": (write("Train/image_02.png", b"garbage" * 9), "Train/image_02.png", "cannot be"),
+    "an empty file": (write("Train/image_02.png", b""), "Train/image_02.png", "it is empty"),
+    "an empty label": (write("Train/label_02.png", b""), "Train/label_02.png", "it is empty"),
+    "a truncated file": (truncate("Train/image_02.png"), "Train/image_02.png", "cannot be read"),
+    "three values": (redraw("Train/label_01.png", THREE_VALUES), "Train/label_01.png", "3 diff"),
+    "a coloured label": (redraw("Train/label_01.png", colours(1)), "Train/label_01.png", "values"),
+    "some blue": (redraw("Train/image_03.png", SOME_BLUE), "Train/image_03.png", "--channels rgb"),
+    "too small": (shrink_all, "Train/image_01.png", "40x15 pixels; expected at least 16"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("channels", ["stain", "auto"])
+def test_what_is_wrong_is_told_in_one_line_that_names_the_file(
+    folder: Path, kind: str, channels: str
+) -> None:
+    damage, file, words = DAMAGES[kind]
+    damage(folder)
+    with pytest.raises(InputError) as raised:
+        GlandFolder(folder, channels).train()
+    message = str(raised.value)
+    assert message.startswith(f"{folder / file}: ")
+    assert words in message
+    assert "\n" not in message
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such folder.*Train/ and Test/.*--data"):
+        GlandFolder(tmp_path / "nowhere")
+
+
+def test_too_few_training_images_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="4 training images; expected at least 5"):
+        GlandFolder(make_folder(tmp_path, count=4))
+
+
+def test_colours_are_refused_where_stains_are_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"image_01\.png: its blue channel is not 0"):
+        GlandFolder(make_folder(tmp_path, colours), "stain").train()
+
+
+def test_training_opens_no_test_file(folder: Path) -> None:
+    for file in (folder / "Test").iterdir():
+        file.write_bytes(b"not a picture")
+    source = GlandFolder(folder)
+    assert len(source.train()) == 6
+    with pytest.raises(InputError, match=r"Test/image_11\.png: cannot be read"):
+        source.test()
+
+
+def test_the_courses_data_are_read() -> None:
+    if not WARWICK.is_dir():
+        pytest.skip(f"the course's data are not at {WARWICK}; they may not be distributed")
+    source = GlandFolder(WARWICK)
+    for dataset, count, share in ((source.train(), 85, 0.50), (source.test(), 60, 0.49)):
+        assert dataset.images.shape == (count, 2, 128, 128)
+        assert dataset.labels.double().mean().item() == pytest.approx(share, abs=0.005)

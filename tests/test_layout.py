@@ -1,0 +1,105 @@
+"""Imports run one way (DESIGN.md): this reads them and holds it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Each may import those before it in its own line's order, and nothing after it.
+ORDER = [
+    "errors",
+    "environment",
+    "search_space",
+    "command_line",
+    "data",
+    "models",
+    "metrics",
+    "training",
+    "pictures",
+    "task",
+    "segmentation",
+    "tracking",
+    "objective",
+    "study",
+    "selection",
+    "records",
+    "evaluation",
+    "report",
+    "workflow",
+]
+
+
+def imported(file: Path) -> set[str]:
+    """Dotted names that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(file: Path) -> str:
+    return file.relative_to(ROOT / "dl4ia").parts[0].removesuffix(".py")
+
+
+LIBRARY = sorted((ROOT / "dl4ia").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_run_one_way(file: Path) -> None:
+    if room(file) == "__init__":
+        assert imported(file) == set()
+        return
+    assert room(file) in ORDER, "a new room: give it its place in the order"
+    for name in imported(file):
+        parts = name.split(".")
+        if parts[0] == "dl4ia" and len(parts) > 1:
+            assert ORDER.index(parts[1]) <= ORDER.index(room(file)), name
+        assert parts[0] not in ("search_spaces", "studies"), name
+
+
+def importers(package: str, folder: str = "dl4ia") -> set[str]:
+    return {
+        str(file.relative_to(ROOT / folder))
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if any(name.split(".")[0] == package for name in imported(file))
+    }
+
+
+def test_one_file_imports_mlflow() -> None:
+    assert importers("mlflow") == {"tracking.py"}
+
+
+def test_training_and_models_know_nothing_of_optuna() -> None:
+    knowing = importers("optuna")
+    assert knowing == {"objective.py", "study.py", "selection.py", "records.py", "evaluation.py",
+                       "report.py", "workflow.py"}  # fmt: skip
+
+
+def test_search_spaces_import_the_search_space_alone() -> None:
+    for file in sorted((ROOT / "search_spaces").glob("*.py")):
+        names = {name for name in imported(file) if name.startswith(("dl4ia", "torch", "optuna"))}
+        assert all(name.startswith("dl4ia.search_space") for name in names), file
+
+
+def test_only_the_evaluation_reads_a_test_set() -> None:
+    """Of all calls of a method named `test`, the one in evaluation.py is the only one."""
+    calls = set()
+    for file in [*LIBRARY, *(ROOT / "studies").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr == "test":
+                calls.add(file.name)
+    assert calls == {"evaluation.py"}
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    """`--help` answers at once."""
+    light = {"argparse", "re", "sys", "ctypes", "importlib", "os", "platform", "subprocess"}
+    light |= {"collections", "dataclasses", "pathlib", "typing", "dl4ia", "psutil"}
+    for name in ("command_line", "environment", "errors"):
+        roots = {imports.split(".")[0] for imports in imported(ROOT / "dl4ia" / f"{name}.py")}
+        assert roots <= light, name

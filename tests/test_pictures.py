@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.pictures import HIT, INVENTED, MISSED, displayable, draw_history, draw_segmentations
+from dl4ia.pictures import errors as error_picture
+
+
+def test_errors_have_their_colours() -> None:
+    prediction, label = torch.tensor([[1, 1], [0, 0]]), torch.tensor([[1, 0], [1, 0]])
+    picture = error_picture(prediction, label)
+    assert picture.tolist() == [[list(HIT), list(INVENTED)], [list(MISSED), [0, 0, 0]]]
+
+
+def test_two_stains_are_red_and_green() -> None:
+    shown = displayable(torch.tensor([[[0.25]], [[0.5]]]))
+    assert shown.tolist() == [[[0.25, 0.5, 0.0]]]
+    assert displayable(torch.ones(3, 4, 5)).shape == (4, 5, 3)
+
+
+def test_the_reports_image_the_worst_and_the_best_are_drawn(tmp_path: Path) -> None:
+    dataset: Dataset = EmbeddedGlands().train().subset(range(6))
+    predictions = dataset.labels.clone()
+    predictions[3] = 1 - predictions[3]
+    files = draw_segmentations(dataset, predictions, tmp_path)
+    assert [file.name for file in files] == ["test_image_05.png", "test_worst.png", "test_best.png"]
+    for file in files:
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        assert pixels.shape[1] > 1000 and pixels.std() > 20
+
+
+def test_the_history_is_drawn(tmp_path: Path) -> None:
+    history = {
+        name: [0.5, 0.4] for name in ("train_loss", "val_loss", "val_dice", "val_dice_pooled")
+    }
+    draw_history(history, [[0.6, 0.5], [0.7, 0.4]], "dice", tmp_path / "history.png")
+    assert np.asarray(Image.open(tmp_path / "history.png").convert("L")).std() > 5

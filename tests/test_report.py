@@ -1,0 +1,53 @@
+import datetime
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from dl4ia.report import duration, leaderboard, table, trial_line
+
+
+def trial(state: TrialState, value: float | None, **attributes: object) -> FrozenTrial:
+    made = create_trial(
+        state=state,
+        value=value,
+        params={"rate": 0.5},
+        distributions={"rate": FloatDistribution(0, 1)},
+        intermediate_values={1: 0.4, 2: 0.5},
+        user_attrs={"weights": 1234, "history": {"val_dice": [0.1, 0.2]}, **attributes},
+    )
+    made.datetime_start = datetime.datetime(2026, 1, 1)
+    made.datetime_complete = datetime.datetime(2026, 1, 1, 0, 0, 7)
+    return made
+
+
+def test_a_line_for_each_way_to_end() -> None:
+    completed = trial_line(trial(TrialState.COMPLETE, 0.61234, point="unet"), 3, 50, 0.7, 3600)
+    assert "  3/50  0.6123  unet" in completed
+    assert "2 epochs     7 s  complete  [best 0.7000, 60 min left]" in completed
+    pruned = trial_line(trial(TrialState.PRUNED, 0.5), 3, 50, None, 10)
+    assert "pruned at 0.5000  [best –, 10 s left]" in pruned
+    failed = trial(TrialState.FAIL, None, failure="epoch 1: train_loss is nan")
+    assert "failed: epoch 1: train_loss is nan" in trial_line(failed, 3, 50, 0.7, 10)
+
+
+def test_the_leaderboard_has_the_best_and_every_report_model() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number in range(20):
+        study.add_trial(trial(TrialState.COMPLETE, 0.9 - number / 100))
+    study.add_trial(trial(TrialState.COMPLETE, 0.1, point="baseline", report_model="baseline"))
+    study.add_trial(trial(TrialState.PRUNED, 0.99))
+    lines = leaderboard(study, "dice").splitlines()
+    assert len(lines) == 1 + 10 + 1
+    assert lines[1].split()[:3] == ["1", "0", "0.9000"]
+    assert lines[-1].split()[0] == "21" and lines[-1].endswith("baseline (report)")
+    assert "1,234" in lines[1]
+
+
+def test_columns_align() -> None:
+    lines = table([{"a": "1", "b": "x"}, {"a": "100", "b": "yy"}]).splitlines()
+    assert lines == ["    a  b", "    1  x", "  100  yy"]
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (5, 300, 4000, 8000)] == ["5 s", "5 min", "67 min", "2 h 13 min"]

@@ -1,0 +1,284 @@
+"""Whole studies, as a user runs them, on a tiny folder of drawn glands."""
+
+import json
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import optuna
+import pytest
+import torch
+from conftest import write_gland_folder
+from mlflow import MlflowClient
+from PIL import Image
+
+from dl4ia.command_line import StudyArguments, study_parser
+from dl4ia.errors import InputError
+from dl4ia.segmentation import SegmentationTask
+from search_spaces.segmentation import REPORT_MODELS
+
+SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
+NAME = "segmentation-tiny-glands"
+FLAGS = ["--trials", "11", "--epochs", "3", "--seeds", "2"]
+
+
+def command(folder: Path, *flags: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), "--data", "Tiny Glands", *FLAGS, *flags]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole study in it: stopped by Ctrl-C in the middle, and then ended."""
+    folder = tmp_path_factory.mktemp("study")
+    write_gland_folder(folder / "Tiny Glands")
+    process = subprocess.Popen(
+        command(folder), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert first.startswith("  1/11") and "baseline" in first
+    time.sleep(0.3)  # into the next trial
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == (
+        "Stopped. Nothing is lost: the same command goes on from here."
+    )
+    assert "Traceback" not in errors and "Winner" not in rest
+    ended = subprocess.run(command(folder), cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (folder / "output.txt").write_text(ended.stdout, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(finished: Path) -> optuna.Study:
+    return optuna.load_study(
+        study_name=NAME, storage=f"sqlite:///{finished / 'mlruns' / 'optuna.db'}"
+    )
+
+
+@pytest.fixture(scope="module")
+def client(finished: Path) -> MlflowClient:
+    uri = f"sqlite:///{finished / 'mlruns' / 'mlflow.db'}"
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def runs(client: MlflowClient, kind: str) -> list[mlflow.entities.Run]:
+    experiment = client.get_experiment_by_name("segmentation")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`dl4ia.kind` = '{kind}'")
+    return list(found)
+
+
+def test_exactly_the_trials_asked_for(study: optuna.Study) -> None:
+    interrupted = [trial for trial in study.trials if "interrupted" in trial.user_attrs]
+    assert len(interrupted) <= 1  # the signal may have come between two trials
+    finished = [trial for trial in study.trials if trial not in interrupted]
+    assert len(finished) == 11
+    states = {trial.state for trial in finished}
+    assert states <= {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED}
+    named = {trial.user_attrs.get("report_model") for trial in finished}
+    assert named >= set(REPORT_MODELS)
+    seeds = [trial.user_attrs["seed"] for trial in finished]
+    assert len(set(seeds)) == 11
+
+
+def test_the_summary(finished: Path, study: optuna.Study) -> None:
+    text = (finished / "output.txt").read_text(encoding="utf-8")
+    for name in REPORT_MODELS:
+        assert f"{name} (report)" in text
+    winner = study.best_trial.number
+    assert f"Winner: trial {winner}, " in text
+    for name, value in study.best_trial.params.items():
+        assert f"  {name} = {value}" in text
+    assert f"dice {study.best_value:.4f}  (mean over images)" in text
+    assert re.search(r"dice 0\.\d{4} ± 0\.\d{4}  \(pooled over pixels\)", text)
+    assert "optuna-dashboard sqlite:///mlruns/optuna.db" in text
+    assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in text
+
+
+def test_a_finished_study_only_prints_its_summary_again(
+    finished: Path, study: optuna.Study
+) -> None:
+    before = [(trial.number, trial.state) for trial in study.get_trials()]
+    again = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
+    assert again.returncode == 0
+    summary = (finished / "output.txt").read_text(encoding="utf-8")
+    assert again.stdout.strip() == summary[summary.index("Study ") :].strip()
+    assert [(trial.number, trial.state) for trial in study.get_trials()] == before
+    assert len(study.user_attrs["test_openings"]) == 1
+
+
+def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) -> None:
+    (parent,) = runs(client, "study")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["best_val_dice"] == study.best_value
+    trials = {int(run.data.tags["dl4ia.trial"]): run for run in runs(client, "trial")}
+    assert sorted(trials) == [trial.number for trial in study.trials]
+    assert len(runs(client, "trial")) == len(trials)
+    for trial in study.trials:
+        run = trials[trial.number]
+        tags = run.data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert tags["dl4ia.study"] == NAME and tags["dl4ia.state"] == trial.state.name
+        assert run.data.params == {name: str(value) for name, value in trial.params.items()}
+        if "interrupted" in trial.user_attrs:
+            assert run.info.status == "KILLED"
+            continue
+        history = client.get_metric_history(run.info.run_id, "val_dice")
+        steps = {metric.step: metric.value for metric in history}
+        assert steps == pytest.approx(trial.intermediate_values)
+        for tag in ("commit", "dirty", "data_fingerprint", "split_fingerprint", "seed", "torch"):
+            assert tags[f"dl4ia.{tag}"]
+        assert {"train_loss", "val_loss", "val_dice_pooled", "val_iou", "learning_rate",
+                "seconds", "weights"} <= set(run.data.metrics)  # fmt: skip
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.name == "tiny-glands"
+        assert data.dataset.digest == tags["dl4ia.data_fingerprint"]
+
+
+def test_the_winner_is_registered_and_loads_without_unpickling(
+    finished: Path, study: optuna.Study, client: MlflowClient
+) -> None:
+    (run,) = runs(client, "winner")
+    record = study.user_attrs["winner"]
+    assert run.data.tags["dl4ia.trial"] == str(study.best_trial.number) == str(record["trial"])
+    assert run.data.metrics["test_dice"] == pytest.approx(record["metrics"]["test_dice"])
+    pictures = {item.path for item in client.list_artifacts(run.info.run_id, "pictures")}
+    assert {"pictures/history.png", "pictures/test_worst.png", "pictures/test_best.png",
+            "pictures/test_image_05.png"} <= pictures  # fmt: skip
+    version = client.get_model_version_by_alias(NAME, "champion")
+    assert version.run_id == run.info.run_id
+    folder = Path(version.source.removeprefix("file://"))
+    assert not list(folder.rglob("*.pkl")) and not list(folder.rglob("*.pth"))
+    model = mlflow.pyfunc.load_model(str(folder))
+    shape = model.metadata.signature.inputs.inputs[0].shape
+    assert shape == (-1, 2, 32, 32)
+    for count in (1, 7):
+        images = np.random.default_rng(0).random((count, 2, 32, 32), np.float32)
+        assert np.asarray(model.predict(images)).shape == (count, 2, 32, 32)
+
+
+def test_the_exported_model_scores_as_the_first_retraining(
+    finished: Path, study: optuna.Study, client: MlflowClient
+) -> None:
+    from dl4ia.data.gland_folder import GlandFolder
+
+    version = client.get_model_version_by_alias(NAME, "champion")
+    model = mlflow.pyfunc.load_model(version.source)
+    test = GlandFolder(finished / "Tiny Glands").test()
+    logits = torch.as_tensor(np.asarray(model.predict(test.images.numpy())))
+
+    class Exported(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return logits[: len(images)]
+
+    scores = SegmentationTask().evaluate(Exported(), test, torch.device("cpu"))
+    expected = study.user_attrs["winner"]["metrics"]["test_dice_seed_0"]
+    assert scores["dice"] == pytest.approx(expected, abs=2e-3)
+
+
+# What bad input gets: each breaks one thing in a good folder; nothing may be written.
+
+
+def empty(folder: Path) -> None:
+    (folder / "Tiny Glands" / "Train" / "image_03.png").write_bytes(b"")
+
+
+def no_label(folder: Path) -> None:
+    (folder / "Tiny Glands" / "Train" / "label_03.png").unlink()
+
+
+def too_few(folder: Path) -> None:
+    for path in (folder / "Tiny Glands" / "Train").glob("*_0[5-9].png"):
+        path.unlink()
+    for path in (folder / "Tiny Glands" / "Train").glob("*_10.png"):
+        path.unlink()
+
+
+def blue(folder: Path) -> None:
+    path = folder / "Tiny Glands" / "Train" / "image_03.png"
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(path)
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+BAD: list[tuple[Callable[[Path], None], list[str], str]] = [
+    (empty, [], r"image_03\.png: cannot be read as a PNG \(it is empty\)"),
+    (no_label, [], r"image_03\.png: its label is missing"),
+    (too_few, [], r"Train: 4 training images; expected at least 5"),
+    (blue, [], r"image_03\.png: its blue channel is not 0"),
+    (nothing, ["--data", "nowhere"], r"nowhere: no such folder"),
+    (nothing, ["--folds", "1000"], r"--folds 1000: expected 1 to 10"),
+    (nothing, ["--storage", "sqlite:///nowhere/x.db"], r"nowhere"),
+    (nothing, ["--storage", "bogus"], r"--storage bogus: cannot be reached"),
+    (nothing, ["--tracking-uri", "http://127.0.0.1:9"], r"http://127\.0\.0\.1:9"),
+    (nothing, ["--tracking-uri", "./mlruns"], r"\./mlruns"),
+]
+
+
+@pytest.mark.parametrize(("damage", "flags", "said"), BAD)
+def test_bad_input(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    flags: list[str],
+    said: str,
+) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    damage(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    script = runpy.run_path(str(SCRIPT))
+    words = command(tmp_path, *flags)[2:]
+    arguments = StudyArguments(**vars(study_parser("", "", "").parse_args(words)))
+    with pytest.raises(InputError, match=said) as refused:
+        script["study"](arguments)
+    assert "\n" not in str(refused.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_study_of_the_name_is_refused_in_one_line(finished: Path) -> None:
+    databases = [finished / "mlruns" / name for name in ("optuna.db", "mlflow.db")]
+    before = [path.stat().st_size for path in databases]
+    other = subprocess.run(
+        command(finished, "--epochs", "4"), cwd=finished, capture_output=True, text=True
+    )
+    assert other.returncode == 2
+    (line,) = other.stderr.splitlines()
+    assert NAME in line and "epochs is 3 there and 4 here" in line
+    assert [path.stat().st_size for path in databases] == before
+
+
+def test_a_new_winner_after_the_opening_needs_the_users_word(
+    finished: Path, study: optuna.Study
+) -> None:
+    """The lock, on the study's own database: a better trial is added by hand."""
+    best = study.best_trial
+    better = optuna.trial.create_trial(
+        value=0.999,
+        params=best.params,
+        distributions=best.distributions,
+        user_attrs=best.user_attrs,
+    )
+    study.add_trial(better)
+    refused = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--open-test-again" in refused.stderr.splitlines()[-1]
+    assert len(study.user_attrs["test_openings"]) == 1
+    again = subprocess.run(
+        command(finished, "--open-test-again"), cwd=finished, capture_output=True, text=True
+    )
+    assert again.returncode == 0
+    assert "test set opened 2 times" in again.stdout
+    assert json.dumps(study.user_attrs["test_openings"]).count("when") == 2
