@@ -32,7 +32,7 @@ def draw_history(
     for number, losses in enumerate(retrainings):
         label = "retrainings on all training images" if number == 0 else None
         left.plot(range(1, len(losses) + 1), losses, color="0.7", linewidth=1, label=label)
-    left.set(xlabel="epoch", ylabel="loss", title="Loss", ylim=(0, None))
+    left.set(xlabel="epoch", ylabel="loss", title="Loss", yscale="log")
     left.legend(frameon=False)
     right.plot(epochs, history[f"val_{metric}"], label="mean over images")
     if f"val_{metric}_pooled" in history:
@@ -59,13 +59,14 @@ def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> l
         figure, panels = plt.subplots(1, 4, figsize=(12, 3.5), layout="constrained")
         prediction, label = predictions[index], dataset.labels[index]
         panels[0].imshow(displayable(dataset.images[index]))
-        panels[1].imshow(prediction, cmap="gray", vmin=0, vmax=1)
-        panels[2].imshow(label, cmap="gray", vmin=0, vmax=1)
+        panels[1].imshow(prediction.numpy(), cmap="gray", vmin=0, vmax=1)
+        panels[2].imshow(label.numpy(), cmap="gray", vmin=0, vmax=1)
         panels[3].imshow(errors(prediction, label))
         titles = ("input", "prediction", "label", "red: missed, blue: invented")
         for axes, name in zip(panels, titles, strict=True):
             axes.set_title(name, fontsize=10)
-            axes.set_axis_off()
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color("0.7")  # a white mask needs its edge
         place = title if title == "image_05" else f"{title} of {len(dataset)}"
         figure.suptitle(f"{dataset.names[index]} ({place}): Dice {dice[index]:.3f}")
         files.append(folder / f"test_{title}.png")

@@ -20,7 +20,7 @@ from dl4ia.objective import Objective, derive_seed
 from dl4ia.search_space import Point, Space, check_point
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
-REDUCTION = 3  # Hyperband: a third of the trials go on at each rung
+REDUCTION = 4  # Hyperband: a quarter of a bracket's trials go on after a quarter of the epochs
 CONNECTION_SECONDS = 5
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -156,7 +156,7 @@ def open_study(
         seed=derive_seed(identity.seed, "sampler", known),
     )
     study.pruner = optuna.pruners.HyperbandPruner(
-        min_resource=max(1, round(identity.epochs / REDUCTION**2)),
+        min_resource=max(1, identity.epochs // REDUCTION),
         max_resource=identity.epochs,
         reduction_factor=REDUCTION,
     )

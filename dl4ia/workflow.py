@@ -3,6 +3,8 @@
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -19,7 +21,7 @@ from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import Split, fingerprint, make_splits
 from dl4ia.environment import describe_environment
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, TrialFailure
 from dl4ia.objective import Objective
 from dl4ia.search_space import Point, Space
 from dl4ia.search_space import fingerprint as space_fingerprint
@@ -216,7 +218,8 @@ class Workflow:
             f"\nRetraining trial {trial.number} on all {len(self.dataset)} training images, "
             f"{seeds} seeds"
         )
-        with tqdm(total=seeds * epochs, unit="epoch", disable=None, leave=False) as bar:
+        bar = tqdm(total=seeds * epochs, unit="epoch", disable=None, leave=False)
+        with bar, _retraining_of(trial):
             return [
                 evaluation.retrain(
                     self.task,
@@ -272,6 +275,17 @@ def _identity(
         folds=arguments.folds,
         seed=arguments.seed,
     )
+
+
+@contextmanager
+def _retraining_of(trial: FrozenTrial) -> Iterator[None]:
+    try:
+        yield
+    except TrialFailure as failure:
+        raise InputError(
+            f"retraining trial {trial.number} on all training images failed ({failure}); the study "
+            "is intact and the test set unopened: more trials (--trials) may find a steadier winner"
+        ) from failure
 
 
 def _device(name: str) -> torch.device:

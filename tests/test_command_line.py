@@ -94,4 +94,4 @@ def test_help_shows_the_defaults_and_loads_no_torch() -> None:
     for flag in ("--trials", "--data", "--out", "--study-name", "--storage", "--tracking-uri",
                  "--epochs", "--folds", "--seed", "--device", "--timeout"):  # fmt: skip
         assert flag in answer.stdout
-    assert "default: 50" in answer.stdout and "default: 27" in answer.stdout
+    assert "default: 50" in answer.stdout and "default: 24" in answer.stdout

@@ -16,6 +16,7 @@ HEIGHT, WIDTH = 20, 26
 WARWICK = Path(__file__).parents[2] / "shared/data/WARWICK"
 
 Pixels = NDArray[np.uint8]
+Damage = Callable[[Path], object]
 
 
 def stains(number: int, height: int = HEIGHT, width: int = WIDTH) -> Pixels:
@@ -146,23 +147,23 @@ def test_an_image_shift_moves_content_down_and_right() -> None:
     torch.testing.assert_close(shift_images(images, 0.25)[0, 0, 2:4, 2:4], expected)
 
 
-def remove(name: str) -> Callable[[Path], None]:
+def remove(name: str) -> Damage:
     return lambda folder: (folder / name).unlink()
 
 
-def rename(name: str, new: str) -> Callable[[Path], None]:
-    return lambda folder: folder.joinpath(name).rename(folder / new) and None
+def rename(name: str, new: str) -> Damage:
+    return lambda folder: folder.joinpath(name).rename(folder / new)
 
 
-def write(name: str, content: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(content) and None
+def write(name: str, content: bytes) -> Damage:
+    return lambda folder: (folder / name).write_bytes(content)
 
 
-def redraw(name: str, pixels: Pixels) -> Callable[[Path], None]:
+def redraw(name: str, pixels: Pixels) -> Damage:
     return lambda folder: save(folder / name, pixels)
 
 
-def truncate(name: str) -> Callable[[Path], None]:
+def truncate(name: str) -> Damage:
     def damage(folder: Path) -> None:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
@@ -181,7 +182,7 @@ THREE_VALUES[0, 0] = 128
 SOME_BLUE = stains(3)
 SOME_BLUE[4, 4, 2] = 1
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "no Train": (rename("Train", "Training"), "Train", "no such folder"),
     "no Test": (rename("Test", "Testing"), "Test", "no such folder"),
     "image without label": (remove("Train/label_03.png"), "Train/image_03.png", "label is missing"),
@@ -205,7 +206,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "an empty file": (write("Train/image_02.png", b""), "Train/image_02.png", "it is empty"),
     "an empty label": (write("Train/label_02.png", b""), "Train/label_02.png", "it is empty"),
     "a truncated file": (truncate("Train/image_02.png"), "Train/image_02.png", "cannot be read"),
-    "three values": (redraw("Train/label_01.png", THREE_VALUES), "Train/label_01.png", "3 diff"),
+    "three values": (redraw("Train/label_01.png", THREE_VALUES), "Train/label_01.png", "values 0, 128, 255"),
     "a coloured label": (redraw("Train/label_01.png", colours(1)), "Train/label_01.png", "values"),
     "some blue": (redraw("Train/image_03.png", SOME_BLUE), "Train/image_03.png", "--channels rgb"),
     "too small": (shrink_all, "Train/image_01.png", "40x15 pixels; expected at least 16"),

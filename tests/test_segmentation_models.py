@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dl4ia.models.segmentation import ARCHITECTURES, ModelSettings, SegmentationModel, weight_count
+from dl4ia.models.layers import weight_count
+from dl4ia.models.segmentation import ARCHITECTURES, ModelSettings, SegmentationModel
 
 FCN = ModelSettings("fcn", 8, 3, "none", 0.0, "report")
 ENCODER_DECODER = replace(FCN, architecture="encoder_decoder", base_width=32)

@@ -26,7 +26,7 @@ class GlandFolder:
     """
 
     def __init__(self, folder: Path, channels: str = "auto", image_shift: float = 0.0) -> None:
-        """Find both parts and their pairs by name alone; no file is opened."""
+        """Find both parts and their pairs by name; no test file is opened."""
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: no such folder; expected one with Train/ and Test/ inside "
@@ -39,14 +39,21 @@ class GlandFolder:
                 f"expected at least {FEWEST_IMAGES}"
             )
         self.folder = folder
-        self.channels = channels
+        self.channels = self._resolve(channels)
         self.image_shift = image_shift
         self.name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "data"
         self.description = f"{folder}: {train_count} training and {test_count} test images"
         self.preparation: dict[str, str | float] = {
-            "channels": channels,
+            "channels": self.channels,
             "image_shift": image_shift,
         }
+
+    def _resolve(self, channels: str) -> str:
+        """What "auto" means for these training images, for good: the test set follows."""
+        if channels != "auto":
+            return channels
+        blue = [_read_image(image)[..., STAINS].any() for image, _ in _pairs(self.folder / "Train")]
+        return "rgb" if all(blue) else "stain"
 
     def train(self) -> Dataset:
         """The training images and labels."""
@@ -77,8 +84,6 @@ class GlandFolder:
         if self.channels == "rgb":
             return False
         blue = stack[..., STAINS:].any(axis=(1, 2, 3))  # (N,)
-        if self.channels == "auto" and blue.all():
-            return False
         if blue.any():
             culprit = files[int(np.argmax(blue))]
             raise InputError(
@@ -131,7 +136,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
         raise InputError(
             f"{path}: cannot be read as a PNG ({reason}); replace or remove it and its partner"
@@ -148,13 +153,17 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _read_label(path: Path) -> np.ndarray:
     """(H, W) uint8, 1 where there is a gland."""
-    pixels = np.array(_open(path))
+    label = _open(path)
+    if label.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
+        label = label.convert("RGB")
+    pixels = np.array(label)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]  # a grey label saved as colour
     values = np.unique(pixels)
     if pixels.ndim != 2 or not set(values.tolist()) <= {0, int(values.max())}:
         raise InputError(
-            f"{path}: {len(values)} different values; expected two, 0 (background) and 255 (gland)"
+            f"{path}: values {', '.join(str(value) for value in values[:5])}"
+            f"{', …' if len(values) > 5 else ''}; expected two, 0 (background) and 255 (gland)"
         )
     return (pixels > 0).astype(np.uint8)
 

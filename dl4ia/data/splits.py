@@ -23,12 +23,14 @@ def make_splits(strata: np.ndarray, folds: int, seed: int) -> tuple[Split, ...]:
 
     strata: (N,) a number per image that should be spread evenly (the share of gland pixels, the
         class). Images are sorted by it and each run of neighbours is dealt out, one to a part.
-    Raises InputError where there are more folds than images.
+    Raises InputError where there are more folds, or parts, than images.
     """
     count = len(strata)
     if not 1 <= folds <= count:
         raise InputError(f"--folds {folds}: expected 1 to {count}, the number of training images")
     parts = DEFAULT_PARTS if folds == 1 else folds
+    if count < parts:
+        raise InputError(f"{count} training images: expected at least {parts}, one a part")
     generator = np.random.default_rng([seed, parts])
     order = np.lexsort((generator.random(count), strata))  # ties in random order
     part_of = np.empty(count, dtype=int)

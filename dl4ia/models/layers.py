@@ -1,5 +1,6 @@
 """The blocks that every network is made of, and how their weights begin."""
 
+import math
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -72,7 +73,11 @@ def initialize(network: nn.Module, kind: str) -> None:
                 nn.init.normal_(layer.weight, std=0.1)
                 nn.init.constant_(layer.bias, 0.1)
             else:
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                height, width = layer.kernel_size
+                inputs = layer.in_channels * height * width
+                if layer.transposed:  # each output pixel meets only one in stride² of the kernel
+                    inputs //= layer.stride[0] * layer.stride[1]
+                nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
                 nn.init.zeros_(layer.bias)
 
 

@@ -23,6 +23,7 @@ from dl4ia.training.optimization import make_optimizer, schedule_factor
 # gradients add up to the same step; only batch normalisation notices, whose statistics are then
 # those of a part. It bounds the memory of the report's full batches, and is faster in the caches.
 LARGEST_PART = 16
+SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
 
 Result = dict[str, float]
 Evaluate = Callable[[nn.Module, Dataset, torch.device], Result]
@@ -55,12 +56,14 @@ def fit(
 
     train_loss (mean over the epoch's images, in training mode), learning_rate (of the last step),
     seconds (of training and evaluation), and, where there is a validation part, what `evaluate`
-    says of all of it, prefixed by `val_`.
+    says of all of it, prefixed by `val_`. Batches are as equal as they can be: none is left with a
+    single image, of which batch normalisation could learn nothing.
 
     Raises TrialFailure, naming the epoch, where a loss is not finite or the memory runs out.
     """
-    model.to(device).to(memory_format=torch.channels_last)
-    images, labels = train.images.to(device), train.labels.to(device)
+    with _failures_of(1):
+        model.to(device).to(memory_format=torch.channels_last)
+        images, labels = train.images.to(device), train.labels.to(device)
     if augmentation.augmentation == "report_rotations":
         images, labels = extend_with_report_rotations(images, labels)
     count = len(images)
@@ -70,7 +73,7 @@ def fit(
         settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
     )
     augmenter = Augmenter(augmentation, count, images.shape[1], seed)
-    shuffler = torch.Generator().manual_seed(seed)
+    shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
         with _failures_of(epoch):
@@ -78,7 +81,7 @@ def fit(
             augmenter.draw()
             order = torch.randperm(count, generator=shuffler)
             total = torch.zeros((), device=device)
-            for number, rows in enumerate(order.split(batch_size)):
+            for number, rows in enumerate(order.tensor_split(steps)):
                 factor = schedule_factor(
                     settings.schedule, (epoch - 1) * steps + number, epochs * steps
                 )
@@ -90,6 +93,8 @@ def fit(
             if validation is not None:
                 scores = evaluate(model, validation, device)
                 result |= {f"val_{name}": value for name, value in scores.items()}
+            elif epoch == epochs:  # nothing else would tell that the last step diverged
+                _check_finite({"final_loss": evaluate(model, train, device)["loss"]})
             _check_finite(result)
         result["seconds"] = time.perf_counter() - start
         yield result
@@ -104,10 +109,12 @@ def _step(
 ) -> Tensor:
     """One step of the optimizer; the sum of the images' losses, still on the device."""
     count = len(images)
-    part = count if images.is_cuda else LARGEST_PART
+    parts = 1 if images.is_cuda else math.ceil(count / LARGEST_PART)
     total = torch.zeros((), device=images.device)
     optimizer.zero_grad()
-    for some_images, some_labels in zip(images.split(part), labels.split(part), strict=True):
+    for some_images, some_labels in zip(
+        images.tensor_split(parts), labels.tensor_split(parts), strict=True
+    ):
         logits = model(some_images.contiguous(memory_format=torch.channels_last))
         share = LOSSES[loss](logits, some_labels) * len(some_images)
         (share / count).backward()

@@ -1,0 +1,235 @@
+"""Training on eight small images: what it yields, repeats, and refuses."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.errors import TrialFailure
+from dl4ia.models.segmentation import ModelSettings, SegmentationModel
+from dl4ia.segmentation import SegmentationTask
+from dl4ia.training.augmentation import AugmentationSettings
+from dl4ia.training.fit import Result, TrainingSettings, fit
+
+CPU = torch.device("cpu")
+MODEL = ModelSettings("fcn", 8, 2, "none", 0.0, "he")
+TRAINING = TrainingSettings("cross_entropy", "adam", 0.01, "constant", 4)
+FULL_BATCH = replace(TRAINING, optimizer="momentum", batch_size="full")
+AUGMENTED = AugmentationSettings("flips_and_quarter_turns", affine=0.5, elastic=0.5)
+
+
+def draw(count: int, seed: int) -> Dataset:
+    """`count` images of 32x32: a bright disc on darker noise."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = torch.arange(32)
+    centres = 8 + 16 * torch.rand(count, 2, 1, 1, generator=generator)
+    distances = (steps[:, None] - centres[:, 0]) ** 2 + (steps - centres[:, 1]) ** 2
+    labels = (distances < 64).long()
+    noise = torch.rand(count, 2, 32, 32, generator=generator)
+    return Dataset(0.4 * labels[:, None] + 0.6 * noise, labels, tuple(map(str, range(count))))
+
+
+TRAIN, VALIDATION = draw(8, seed=0), draw(4, seed=1)
+
+
+def make_model(settings: ModelSettings = MODEL) -> SegmentationModel:
+    torch.manual_seed(0)
+    return SegmentationModel(settings, [0.4, 0.4], [0.2, 0.2])
+
+
+def train(model: nn.Module, **changes: Any) -> list[Result]:
+    """The results of three epochs, unless `changes` says otherwise."""
+    arguments: dict[str, Any] = {
+        "train": TRAIN,
+        "validation": VALIDATION,
+        "settings": TRAINING,
+        "augmentation": AugmentationSettings(),
+        "evaluate": SegmentationTask().evaluate,
+        "epochs": 3,
+        "seed": 0,
+        "device": CPU,
+    }
+    return list(fit(model, **arguments | changes))
+
+
+def without_seconds(results: list[Result]) -> list[Result]:
+    return [
+        {name: value for name, value in result.items() if name != "seconds"} for result in results
+    ]
+
+
+def weights_of(model: nn.Module) -> Tensor:
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+def test_each_epoch_yields_its_metrics() -> None:
+    results = train(make_model())
+    assert len(results) == 3
+    for result in results:
+        assert set(result) == {
+            "train_loss",
+            "learning_rate",
+            "seconds",
+            "val_loss",
+            "val_dice",
+            "val_dice_pooled",
+            "val_iou",
+        }
+        assert result["seconds"] > 0
+        assert result["learning_rate"] == 0.01
+
+
+def test_the_loss_falls_and_the_dice_rises() -> None:
+    results = train(make_model(), epochs=25)
+    assert results[-1]["train_loss"] < 0.5 * results[0]["train_loss"]
+    assert results[-1]["val_loss"] < 0.5 * results[0]["val_loss"]
+    assert results[-1]["val_dice"] > 0.8
+
+
+def test_the_training_loss_is_a_mean_over_images() -> None:
+    """One step at a learning rate of nearly 0: each image's loss is that of the fresh network."""
+    model = make_model()
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(model(TRAIN.images), TRAIN.labels).item()
+    still = replace(TRAINING, learning_rate=1e-12, batch_size=3)  # parts of 3, 3 and 2 images
+    (result,) = train(model, settings=still, epochs=1)
+    assert result["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_validation_part_there_are_no_validation_metrics() -> None:
+    for result in train(make_model(), validation=None):
+        assert set(result) == {"train_loss", "learning_rate", "seconds"}
+
+
+def test_a_seed_repeats_and_another_does_not() -> None:
+    dropout = replace(MODEL, dropout=0.3, normalization="batch")
+    runs, weights = [], []
+    for seed in (0, 0, 1):
+        model = make_model(dropout)
+        runs.append(without_seconds(train(model, seed=seed, augmentation=AUGMENTED)))
+        weights.append(weights_of(model))
+    assert runs[0] == runs[1]
+    assert torch.equal(weights[0], weights[1])
+    assert runs[0] != runs[2]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_dice"])
+def test_a_full_batch_in_parts_is_the_same_step(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = replace(FULL_BATCH, loss=loss)
+    whole, parts = make_model(), make_model()
+    expected = train(whole, settings=settings)
+    monkeypatch.setattr("dl4ia.training.fit.LARGEST_PART", 3)
+    results = train(parts, settings=settings)
+    torch.testing.assert_close(weights_of(parts), weights_of(whole), atol=1e-5, rtol=0)
+    for result, known in zip(results, expected, strict=True):
+        assert result["train_loss"] == pytest.approx(known["train_loss"], abs=1e-5)
+        assert result["val_loss"] == pytest.approx(known["val_loss"], abs=1e-5)
+
+
+def test_a_step_follows_the_mean_gradient() -> None:
+    model, expected = make_model(), make_model()
+    nn.functional.cross_entropy(expected(TRAIN.images), TRAIN.labels).backward()
+    with torch.no_grad():
+        for weight in expected.parameters():
+            assert weight.grad is not None
+            weight -= 0.01 * weight.grad
+    train(model, settings=replace(FULL_BATCH, optimizer="sgd"), epochs=1)
+    torch.testing.assert_close(weights_of(model), weights_of(expected), atol=1e-6, rtol=0)
+
+
+def test_a_diverging_loss_is_a_failure_that_names_the_epoch() -> None:
+    wild = replace(FULL_BATCH, learning_rate=1e30)
+    with pytest.raises(TrialFailure, match=r"^epoch 1: val_loss is (nan|inf)$"):
+        train(make_model(), settings=wild)
+    with pytest.raises(TrialFailure, match=r"^epoch 2: train_loss is (nan|inf)$"):
+        train(make_model(), settings=wild, validation=None)
+
+
+def test_a_broken_image_is_a_failure() -> None:
+    images = TRAIN.images.clone()
+    images[5, 0, 3, 3] = math.nan
+    with pytest.raises(TrialFailure, match="^epoch 1: train_loss is nan$"):
+        train(make_model(), train=Dataset(images, TRAIN.labels, TRAIN.names))
+
+
+def test_other_errors_are_not_hidden() -> None:
+    grey = Dataset(TRAIN.images[:, :1].repeat(1, 5, 1, 1), TRAIN.labels, TRAIN.names)
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        train(make_model(), train=grey)
+
+
+def test_the_validation_part_is_neither_augmented_nor_split() -> None:
+    seen: list[Dataset] = []
+
+    def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Result:
+        seen.append(dataset)
+        return SegmentationTask().evaluate(model, dataset, device)
+
+    known = VALIDATION.fingerprint()
+    train(make_model(), augmentation=replace(AUGMENTED, stain_jitter=1.0), evaluate=evaluate)
+    assert len(seen) == 3
+    assert all(dataset.fingerprint() == known for dataset in seen)
+
+
+def test_training_leaves_its_data_alone() -> None:
+    known = TRAIN.fingerprint()
+    train(make_model(), augmentation=replace(AUGMENTED, stain_jitter=1.0), epochs=1)
+    assert TRAIN.fingerprint() == known
+
+
+def test_evaluation_leaves_the_weights_alone() -> None:
+    """Batch normalisation's statistics among them, and the next epoch drops out again."""
+    normalised = replace(MODEL, normalization="batch", dropout=0.3)
+    watched = make_model(normalised)
+    train(watched)
+    alone = make_model(normalised)
+    train(alone, validation=None)
+    assert torch.equal(weights_of(watched), weights_of(alone))
+
+
+def test_augmentation_changes_what_is_learned() -> None:
+    plain, augmented = make_model(), make_model()
+    train(plain, epochs=1)
+    train(augmented, epochs=1, augmentation=AUGMENTED)
+    assert not torch.equal(weights_of(plain), weights_of(augmented))
+
+
+def test_every_epoch_is_augmented_anew() -> None:
+    """At a learning rate of nearly 0 only the augmentation can change the training loss."""
+    still = replace(FULL_BATCH, learning_rate=1e-12)
+    losses = [
+        result["train_loss"]
+        for result in train(make_model(), settings=still, augmentation=AUGMENTED)
+    ]
+    assert max(losses) - min(losses) > 1e-3
+
+
+@pytest.mark.parametrize(("augmentation", "steps"), [("none", 2), ("report_rotations", 6)])
+def test_the_reports_rotations_triple_the_steps(augmentation: str, steps: int) -> None:
+    """The last step's cosine tells how many there were."""
+    settings = replace(TRAINING, schedule="cosine")
+    (result,) = train(
+        make_model(), settings=settings, augmentation=AugmentationSettings(augmentation), epochs=1
+    )
+    factor = (1 + math.cos(math.pi * (steps - 1) / steps)) / 2
+    assert result["learning_rate"] == pytest.approx(0.01 * factor)
+
+
+def test_the_schedule_runs_over_all_epochs() -> None:
+    rates = [
+        result["learning_rate"]
+        for result in train(make_model(), settings=replace(FULL_BATCH, schedule="exponential"))
+    ]
+    expected = [0.01 * (1 / 30 + 29 / 30 * math.exp(-step / 3)) for step in range(3)]
+    assert rates == pytest.approx(expected)
+
+
+def test_a_batch_larger_than_the_data_is_the_full_batch() -> None:
+    small, full = make_model(), make_model()
+    train(small, settings=replace(FULL_BATCH, batch_size=16))
+    train(full, settings=FULL_BATCH)
+    assert torch.equal(weights_of(small), weights_of(full))

@@ -1,0 +1,172 @@
+"""The objective in real Optuna studies on eight small images."""
+
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.data.glands import draw_glands
+from dl4ia.data.splits import Split
+from dl4ia.environment import is_dead
+from dl4ia.errors import TrialFailure
+from dl4ia.objective import Objective, derive_seed, train_point
+from dl4ia.search_space import Space, choice, integer, real
+from dl4ia.segmentation import SegmentationTask
+
+CPU = torch.device("cpu")
+EPOCHS = 3
+SPACE: Space = {
+    "architecture": choice("fcn", doc=""),
+    "base_width": choice(8, doc=""),
+    "depth": integer(2, 2, doc=""),
+    "normalization": choice("none", "batch", doc=""),
+    "dropout": real(0.0, 0.5, doc=""),
+    "initialization": choice("he", doc=""),
+    "loss": choice("cross_entropy_dice", doc=""),
+    "optimizer": choice("momentum", doc=""),
+    "learning_rate": real(1e-3, 1e30, log=True, doc=""),
+    "schedule": choice("constant", doc=""),
+    "batch_size": choice(2, doc=""),
+    "augmentation": choice("flips_and_quarter_turns", doc=""),
+}
+POINT: dict[str, Any] = {
+    "architecture": "fcn",
+    "base_width": 8,
+    "depth": 2,
+    "normalization": "batch",
+    "dropout": 0.0,
+    "initialization": "he",
+    "loss": "cross_entropy_dice",
+    "optimizer": "momentum",
+    "learning_rate": 0.01,
+    "schedule": "constant",
+    "batch_size": 2,
+    "augmentation": "flips_and_quarter_turns",
+}
+HALVES = (Split((0, 1, 2, 3), (4, 5, 6, 7)), Split((4, 5, 6, 7), (0, 1, 2, 3)))
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    drawn = draw_glands("train", size=16)
+    images = torch.from_numpy(drawn.images[:8]).float() / 255
+    return Dataset(images, torch.from_numpy(drawn.masks[:8]).long(), tuple("abcdefgh"))
+
+
+def make_objective(
+    dataset: Dataset, splits: tuple[Split, ...] = HALVES[:1], seed: int = 0
+) -> Objective:
+    return Objective(
+        SegmentationTask(), SPACE, dataset, splits, EPOCHS, seed, CPU, {"commit": "abc"}
+    )
+
+
+def run(
+    objective: Objective,
+    *points: dict[str, Any],
+    attributes: dict[str, Any] | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> list[FrozenTrial]:
+    """The finished trials of a fresh study, one a point."""
+    study = optuna.create_study(direction="maximize", pruner=pruner or optuna.pruners.NopPruner())
+    for point in points:
+        study.enqueue_trial(point, user_attrs=attributes)
+    study.optimize(objective, n_trials=len(points), catch=(TrialFailure,))
+    return study.trials
+
+
+def test_the_value_is_the_last_epochs_validation_dice(dataset: Dataset) -> None:
+    (trial,) = run(make_objective(dataset), POINT)
+    history = trial.user_attrs["history"]
+    assert trial.params == POINT
+    assert trial.value == history["val_dice"][-1]
+    assert trial.intermediate_values == dict(enumerate(history["val_dice"], start=1))
+    assert {len(column) for column in history.values()} == {EPOCHS}
+    assert {"train_loss", "val_loss", "val_iou", "learning_rate", "seconds"} <= history.keys()
+
+
+def test_what_a_trial_is_known_by_is_recorded(dataset: Dataset) -> None:
+    (trial,) = run(make_objective(dataset), POINT)
+    attributes = trial.user_attrs
+    assert attributes["seed"] == derive_seed(0, "trial", 0)
+    # Convolutions 2-8-16 of 3x3 with normalisation, transposed ones of 4x4, and the last 1x1.
+    convolutions = 2 * 8 * 9 + 8 + 16 + 8 * 16 * 9 + 16 + 32
+    assert attributes["weights"] == convolutions + 8 * 8 * 16 + 8 + 16 * 16 * 16 + 16 + 34
+    assert attributes["environment"] == {"commit": "abc"}
+    assert not is_dead(attributes["process"])
+    assert "failure" not in attributes
+
+
+def test_seed_and_point_repeat_a_value(dataset: Dataset) -> None:
+    point = POINT | {"dropout": 0.3}
+    seed = derive_seed(0, "trial", 7)
+    known, second = run(make_objective(dataset), point, point)
+    (again,) = run(make_objective(dataset), point)
+    (other,) = run(make_objective(dataset, seed=1), point)
+    (retried,) = run(make_objective(dataset, seed=1), point, attributes={"seed": seed})
+    (same,) = run(make_objective(dataset), point, attributes={"seed": seed})
+    losses = [
+        trial.user_attrs["history"]["val_loss"]
+        for trial in (known, again, second, other, retried, same)
+    ]
+    assert losses[0] == losses[1]
+    assert known.value == again.value
+    assert losses[0] != losses[2], "each trial has a seed of its own"
+    assert losses[0] != losses[3]
+    assert losses[4] == losses[5]
+
+
+def test_two_folds_give_the_mean(dataset: Dataset) -> None:
+    (trial,) = run(make_objective(dataset, HALVES), POINT)
+    finals = []
+    for number, split in enumerate(HALVES):
+        seed = derive_seed(trial.user_attrs["seed"], "fold", number)
+        parts = dataset.subset(split.train), dataset.subset(split.validation)
+        _, results = train_point(SegmentationTask(), POINT, *parts, EPOCHS, seed, CPU)
+        finals.append(list(results)[-1]["val_dice"])
+    assert finals[0] != finals[1]
+    assert trial.value == pytest.approx(sum(finals) / 2)
+
+
+def test_a_report_model_is_never_pruned(dataset: Dataset) -> None:
+    impossible = optuna.pruners.ThresholdPruner(lower=1.1)
+    (pruned,) = run(make_objective(dataset), POINT, pruner=impossible)
+    (kept,) = run(
+        make_objective(dataset), POINT, attributes={"report_model": "unet"}, pruner=impossible
+    )
+    assert pruned.state == TrialState.PRUNED
+    assert len(pruned.user_attrs["history"]["val_dice"]) == 1
+    assert pruned.user_attrs["environment"] == {"commit": "abc"}
+    assert kept.state == TrialState.COMPLETE
+    assert len(kept.user_attrs["history"]["val_dice"]) == EPOCHS
+
+
+def test_a_failure_is_recorded_and_the_study_goes_on(dataset: Dataset) -> None:
+    wild = POINT | {"learning_rate": 1e30, "normalization": "none"}
+    failed, next_one = run(make_objective(dataset), wild, POINT)
+    assert failed.state == TrialState.FAIL
+    assert failed.user_attrs["failure"].startswith("epoch 1: train_loss is ")
+    assert failed.user_attrs["environment"] == {"commit": "abc"}
+    assert failed.value is None
+    assert next_one.state == TrialState.COMPLETE
+
+
+def test_an_interrupted_trial_says_so(dataset: Dataset) -> None:
+    class InterruptedTask(SegmentationTask):
+        def evaluate(self, *arguments: Any) -> dict[str, float]:
+            raise KeyboardInterrupt
+
+    objective = Objective(
+        InterruptedTask(), SPACE, dataset, HALVES[:1], EPOCHS, 0, CPU, {"commit": "abc"}
+    )
+    study = optuna.create_study()
+    study.enqueue_trial(POINT)
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert trial.state == TrialState.FAIL
+    assert trial.user_attrs["interrupted"] == "stopped by the user"
+    assert trial.user_attrs["seed"] == derive_seed(0, "trial", 0)
