@@ -7,13 +7,13 @@ written into it and compared on every start: what does not match is refused, nev
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.addresses import CONNECTION_SECONDS
 from dl4ia.environment import is_dead
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.objective import Objective, derive_seed
@@ -21,7 +21,6 @@ from dl4ia.search_space import Point, Space, check_point
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
 REDUCTION = 4  # Hyperband: a quarter of a bracket's trials go on after a quarter of the epochs
-CONNECTION_SECONDS = 5
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -39,47 +38,6 @@ class Identity:
     epochs: int
     folds: int
     seed: int
-
-
-def check_storage(url: str) -> None:
-    """Raise InputError, in one line, where Optuna's database cannot be reached; writes nothing."""
-    try:
-        parsed = sqlalchemy.make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            _check_sqlite_path(url, parsed.database)
-            return
-        engine = sqlalchemy.create_engine(
-            parsed, connect_args={"connect_timeout": CONNECTION_SECONDS}
-        )
-        engine.connect().close()
-    except ImportError as error:
-        raise InputError(
-            f"--storage {url}: its driver is missing ({error.name}); pip install it"
-        ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise InputError(
-            f"--storage {url}: cannot be reached ({reason}); expected a database address such as "
-            "sqlite:///mlruns/optuna.db"
-        ) from error
-
-
-def _check_sqlite_path(url: str, database: str | None) -> None:
-    if not database or database == ":memory:":
-        raise InputError(f"--storage {url}: expected a file, such as sqlite:///mlruns/optuna.db")
-    path = Path(database)
-    if path.exists() and not _may_be_sqlite(path):
-        raise InputError(f"--storage {url}: {path} is not an SQLite database; name another file")
-    if not path.parent.is_dir():
-        raise InputError(f"--storage {url}: no such folder {path.parent}; make it first")
-
-
-def _may_be_sqlite(path: Path) -> bool:
-    """Whether a path is a file that is empty or begins as SQLite's do."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(16) in (b"", b"SQLite format 3\x00")
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:

@@ -1,18 +1,15 @@
 """What MLflow is told of a study: the only file that imports mlflow.
 
 The Optuna study is the truth; MLflow is written from it, one batch a trial, and can be rebuilt from
-it. So this file takes plain data and decides nothing. Importing it costs 3 s; call `check_tracking`
-before a study, make one `Tracker` before any worker starts, and write each trial when it has ended.
+it. So this file takes plain data and decides nothing. Importing it costs 3 s; make one `Tracker`
+before any worker starts, and write each trial when it has ended.
 """
 
-import http.client
 import json
 import logging
 import math
 import os
-import sqlite3
 import tempfile
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -54,13 +51,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 # A new database is no news, and neither are its migrations.
 logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING").upper())
+# It logs a failing database's whole traceback and then raises; the caller says it in one line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
 
 Kind = Literal["study", "trial", "winner"]
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
-HEALTH_SECONDS = 5  # MLflow's own client would retry for minutes
 RUNS_PER_PAGE = 1000
 LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters, MLflow's limits
 LARGEST_JSON_EXAMPLE = 10_000  # numbers; a 256 x 256 pair in JSON takes 3 s and 20 MB
@@ -93,62 +91,9 @@ class DatasetRecord:
     context: str  # "training", for example
 
 
-def check_tracking(uri: str) -> None:
-    """Raise `InputError` if MLflow could not be written at `uri`. Creates and changes nothing."""
-    if uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith("sqlite:///") and uri not in ("sqlite:///", "sqlite:///:memory:"):
-        _check_database(uri, Path(uri.removeprefix("sqlite:///")))
-    else:
-        raise InputError(
-            f"MLflow address '{uri}': expected sqlite:///<path of a .db file> or http(s)://<server>"
-            " (MLflow no longer writes plain folders); for example sqlite:///mlruns/mlflow.db"
-        )
-
-
-def _check_server(uri: str) -> None:
-    problem = "it is not an MLflow server"
-    try:
-        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=HEALTH_SECONDS) as answer:
-            if answer.read(16).strip() == b"OK":
-                return
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        problem = f"it does not answer ({error})"
-    raise InputError(
-        f"MLflow address '{uri}': {problem}; expected /health to say OK within {HEALTH_SECONDS} s:"
-        " start it with 'mlflow server', or use sqlite:///mlruns/mlflow.db"
-    )
-
-
-def _check_database(uri: str, path: Path) -> None:
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"{folder} is not a folder that can be written to"
-    elif path.is_dir() or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
-        problem = f"{path} is not a file that can be written to"
-    elif path.exists() and not _holds_mlflow_or_nothing(path):
-        problem = f"{path} is not a database of MLflow's"
-    else:
-        return
-    raise InputError(
-        f"MLflow address '{uri}': {problem}; expected a new or existing MLflow database in a"
-        " writable folder: give another path, for example sqlite:///mlruns/mlflow.db"
-    )
-
-
-def _holds_mlflow_or_nothing(path: Path) -> bool:
-    """Whether `path` is an SQLite file with MLflow's tables or none (Optuna's are others)."""
-    # "immutable": SQLite then leaves no lock or log file beside the database.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-    try:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    except sqlite3.DatabaseError:
-        return False
-    finally:
-        connection.close()
-    return not tables or "experiments" in tables
+def reason(error: Exception) -> str:
+    """What went wrong, in one line: the database's own words where it was the database."""
+    return str(getattr(error.__cause__, "orig", error)).strip().splitlines()[0]
 
 
 class Tracker:
@@ -170,9 +115,9 @@ class Tracker:
                 self._experiment = self._client.create_experiment(experiment, folder)
                 return
         except (MlflowException, SQLAlchemyError, CommandError) as error:
-            problem = str(error).splitlines()[0]
             raise InputError(
-                f"MLflow at '{uri}' cannot be opened: {problem}; repair it, or give another address"
+                f"MLflow at '{uri}' cannot be opened: {reason(error)}; repair it, or give another"
+                " address"
             ) from error
         if found.lifecycle_stage != "active":
             raise InputError(

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from dl4ia import evaluation, pictures, records, report
+from dl4ia.addresses import check_storage, check_tracking
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import Split, fingerprint, make_splits
@@ -30,14 +31,13 @@ from dl4ia.study import (
     FINISHED,
     Identity,
     check_identity,
-    check_storage,
     finished_trials,
     open_storage,
     open_study,
     search,
 )
 from dl4ia.task import Task
-from dl4ia.tracking import Status, Tracker, TrackingError, check_tracking
+from dl4ia.tracking import Status, Tracker, TrackingError, reason
 
 EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
 
@@ -106,7 +106,7 @@ class Workflow:
                 self.tracker.close(self.parent, status, metrics=self._best())
         except TrackingError as error:
             raise InputError(
-                f"MLflow at {self.tracking_uri} failed ({str(error).splitlines()[0]}); the study "
+                f"MLflow at {self.tracking_uri} failed ({reason(error)}); the study "
                 f"{self.name!r} is intact: when MLflow is back, the same command goes on and "
                 "writes what is missing"
             ) from error

@@ -194,3 +194,12 @@ def test_quarter_turns_keep_the_shape_of_images_that_are_not_square() -> None:
     }
     assert sum(halves.values()) == 16
     assert all(halves.values())
+
+
+def test_the_reports_rotations_take_images_that_are_not_square() -> None:
+    images, labels = make_batch(3, 20, 26)
+    more, more_labels = extend_with_report_rotations(images, labels)
+    assert more.shape == (9, 2, 20, 26) and more_labels.shape == (9, 20, 26)
+    assert torch.equal(more[6:], images.rot90(2, (-2, -1)))
+    turned = labels.rot90(-1, (-2, -1)).double().mean((1, 2))
+    assert torch.allclose(more_labels[3:6].double().mean((1, 2)), turned, atol=0.05)

@@ -233,3 +233,20 @@ def test_a_batch_larger_than_the_data_is_the_full_batch() -> None:
     train(small, settings=replace(FULL_BATCH, batch_size=16))
     train(full, settings=FULL_BATCH)
     assert torch.equal(weights_of(small), weights_of(full))
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(17, "full"), (17, 4), (17, 16), (5, 4)])
+def test_no_batch_is_left_with_one_image(count: int, batch_size: int | str) -> None:
+    """At 1x1 pixels batch normalisation raises where there is a single image."""
+    small = draw(count, 0)
+    images = Dataset(small.images[..., 8:24, 8:24], small.labels[:, 8:24, 8:24], small.names)
+    model = make_model(ModelSettings("unet", 8, 5, "batch", 0.0, "he"))
+    settings = replace(TRAINING, batch_size=batch_size)
+    (result,) = train(model, train=images, settings=settings, epochs=1, validation=None)
+    assert math.isfinite(result["train_loss"])
+
+
+def test_a_last_step_that_diverges_is_seen_without_a_validation_part() -> None:
+    settings = replace(TRAINING, learning_rate=1e30, batch_size="full")
+    with pytest.raises(TrialFailure, match="epoch 1: final_loss"):
+        train(make_model(), settings=settings, epochs=1, validation=None)

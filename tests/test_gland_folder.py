@@ -206,7 +206,11 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "an empty file": (write("Train/image_02.png", b""), "Train/image_02.png", "it is empty"),
     "an empty label": (write("Train/label_02.png", b""), "Train/label_02.png", "it is empty"),
     "a truncated file": (truncate("Train/image_02.png"), "Train/image_02.png", "cannot be read"),
-    "three values": (redraw("Train/label_01.png", THREE_VALUES), "Train/label_01.png", "values 0, 128, 255"),
+    "three values": (
+        redraw("Train/label_01.png", THREE_VALUES),
+        "Train/label_01.png",
+        "values 0, 128, 255",
+    ),
     "a coloured label": (redraw("Train/label_01.png", colours(1)), "Train/label_01.png", "values"),
     "some blue": (redraw("Train/image_03.png", SOME_BLUE), "Train/image_03.png", "--channels rgb"),
     "too small": (shrink_all, "Train/image_01.png", "40x15 pixels; expected at least 16"),
@@ -259,3 +263,27 @@ def test_the_courses_data_are_read() -> None:
     for dataset, count, share in ((source.train(), 85, 0.50), (source.test(), 60, 0.49)):
         assert dataset.images.shape == (count, 2, 128, 128)
         assert dataset.labels.double().mean().item() == pytest.approx(share, abs=0.005)
+
+
+def test_auto_is_settled_by_the_training_images(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "Colours", colours)
+    save(folder / "Test" / "image_11.png", stains(1))
+    source = GlandFolder(folder)
+    assert source.preparation["channels"] == "rgb"
+    assert source.test().images.shape[1] == source.train().images.shape[1] == 3
+
+    folder = make_folder(tmp_path / "Stains")
+    save(folder / "Test" / "image_12.png", colours(1))
+    source = GlandFolder(folder)
+    assert source.preparation["channels"] == "stain"
+    with pytest.raises(InputError, match=r"Test/image_12\.png: its blue channel is not 0"):
+        source.test()
+
+
+def test_a_palette_label_is_read_by_colour(folder: Path) -> None:
+    expected = GlandFolder(folder).train().labels
+    path = folder / "Train" / "label_01.png"
+    palette = Image.fromarray((gland(1) == 0).astype(np.uint8), mode="P")
+    palette.putpalette([255, 255, 255, 0, 0, 0])  # index 0 is white
+    palette.save(path)
+    assert torch.equal(GlandFolder(folder).train().labels, expected)

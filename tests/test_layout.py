@@ -12,6 +12,7 @@ ORDER = [
     "environment",
     "search_space",
     "command_line",
+    "addresses",
     "data",
     "models",
     "metrics",

@@ -131,12 +131,10 @@ def test_two_folds_give_the_mean(dataset: Dataset) -> None:
     assert trial.value == pytest.approx(sum(finals) / 2)
 
 
-def test_a_report_model_is_never_pruned(dataset: Dataset) -> None:
+def test_a_named_point_is_never_pruned(dataset: Dataset) -> None:
     impossible = optuna.pruners.ThresholdPruner(lower=1.1)
     (pruned,) = run(make_objective(dataset), POINT, pruner=impossible)
-    (kept,) = run(
-        make_objective(dataset), POINT, attributes={"report_model": "unet"}, pruner=impossible
-    )
+    (kept,) = run(make_objective(dataset), POINT, attributes={"point": "unet"}, pruner=impossible)
     assert pruned.state == TrialState.PRUNED
     assert len(pruned.user_attrs["history"]["val_dice"]) == 1
     assert pruned.user_attrs["environment"] == {"commit": "abc"}

@@ -13,7 +13,6 @@ from dl4ia.search_space import Point, Space, choice, real, sample
 from dl4ia.study import (
     Identity,
     check_identity,
-    check_storage,
     finished_trials,
     is_interrupted,
     open_storage,
@@ -159,22 +158,3 @@ def test_a_trial_of_a_living_process_is_left_alone(storage: optuna.storages.RDBS
     trial = begin(storage).ask()
     trial.set_user_attr("process", this_process())
     assert begin(storage).trials[0].state == TrialState.RUNNING
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("nonsense", "cannot be reached"),
-        ("sqlite:///{}/missing/optuna.db", "no such folder"),
-        ("sqlite:///{}/text.db", "is not an SQLite database"),
-        ("sqlite:///:memory:", "expected a file"),
-    ],
-)
-def test_bad_storages_are_named_and_nothing_is_written(tmp_path: Path, url: str, said: str) -> None:
-    (tmp_path / "text.db").write_text("no database, but a text of more than sixteen bytes")
-    before = sorted(tmp_path.rglob("*"))
-    url = url.format(tmp_path)
-    with pytest.raises(InputError, match=said) as refused:
-        check_storage(url)
-    assert url in str(refused.value) and "\n" not in str(refused.value)
-    assert sorted(tmp_path.rglob("*")) == before

@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
 import shutil
-import socket
 import sqlite3
-import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,9 +14,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from dl4ia import tracking
 from dl4ia.errors import InputError
-from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, check_tracking
+from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, TrackingError, reason
 
 START = datetime(2025, 3, 1, 12, 0, 0)
 DATASET = DatasetRecord("glands", "a" * 36, "data/glands", {"images": 85}, "training")
@@ -138,7 +134,7 @@ def test_values_that_are_not_finite_are_kept_as_nan_and_match_no_filter(
 
 
 def test_a_run_that_cannot_be_written_whole_is_not_left_behind(tracker: Tracker) -> None:
-    with pytest.raises(tracking.TrackingError, match="bad"):
+    with pytest.raises(TrackingError, match="bad"):
         tracker.write(replace(TRIAL, study="bad", parameters={"bad\nname": 1}), None, None)
     assert tracker.find("bad", "trial") == {}
     assert list(tracker._search("bad", "trial", "")) == []
@@ -148,7 +144,7 @@ def test_a_run_that_cannot_be_written_whole_is_not_left_behind(tracker: Tracker)
 def test_find_turns_pages_and_keeps_to_its_study(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, study: str
 ) -> None:
-    monkeypatch.setattr(tracking, "RUNS_PER_PAGE", 2)
+    monkeypatch.setattr("dl4ia.tracking.RUNS_PER_PAGE", 2)
     short = replace(TRIAL, study=study, parameters={}, metrics={}, history={})
     written = {
         str(number): tracker.write(replace(short, tags={"dl4ia.trial": str(number)}), None, None)
@@ -229,72 +225,6 @@ def test_a_database_left_in_the_middle_of_a_migration_is_named(
         Tracker(f"sqlite:///{tmp_path}/broken.db", "segmentation", tmp_path)
 
 
-def test_usable_addresses_pass_and_write_nothing(
-    tmp_path: Path, uri: str, tracker: Tracker
-) -> None:
-    (tmp_path / "empty.db").touch()
-    check_tracking(uri)
-    check_tracking(f"sqlite:///{tmp_path}/empty.db")
-    check_tracking(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
-    assert [path.name for path in tmp_path.iterdir()] == ["empty.db"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="not a folder that can be written to"):
-        check_tracking(f"sqlite:///{tmp_path}/mlflow.db")
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "",
-        "mlflow.db",
-        "{folder}/mlruns",
-        "file://{folder}/mlruns",
-        "ftp://server/mlflow",
-        "http://",
-        "http://127.0.0.1:no/",
-        "sqlite:///:memory:",
-        "sqlite:///{folder}",
-        "sqlite:///{folder}/notes.txt",
-        "sqlite:///{folder}/notes.txt/mlflow.db",
-        "sqlite:///{folder}/optuna.db",
-    ],
-)
-def test_bad_addresses_are_named_and_write_nothing(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "notes.txt").write_text("Not a database, however long it may be. " * 100)
-    other = sqlite3.connect(tmp_path / "optuna.db")
-    other.execute("CREATE TABLE studies (study_id INTEGER)")
-    other.close()
-    uri = address.format(folder=tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
-    with pytest.raises(InputError) as refusal:
-        check_tracking(uri)
-    message = str(refusal.value)
-    assert f"'{uri}'" in message and "expected" in message and "\n" not in message
-    assert before == {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
-
-
-@pytest.mark.parametrize("silent", [False, True], ids=["closed port", "accepts but never answers"])
-def test_a_server_that_does_not_answer_fails_soon(
-    silent: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tracking, "HEALTH_SECONDS", 1)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        if not silent:
-            server.close()
-        begun = time.monotonic()
-        with pytest.raises(InputError, match=f"'http://127.0.0.1:{port}': it does not answer"):
-            check_tracking(f"http://127.0.0.1:{port}")
-        assert time.monotonic() - begun < 10
-
-
 def test_a_registered_model_is_loaded_and_takes_any_batch(
     tracker: Tracker,
     client: MlflowClient,
@@ -336,3 +266,17 @@ def test_a_registered_model_is_loaded_and_takes_any_batch(
     assert info.signature.inputs.inputs[0].shape == (-1, 3, 8, 8)
     assert info.signature.outputs.inputs[0].shape == (-1, 1, 8, 8)
     assert np.shape(np.asarray(info.load_input_example(str(champion.source)))) == (2, 3, 8, 8)
+
+
+def test_a_database_that_fails_is_told_in_one_line(
+    uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(Path(uri.removeprefix("sqlite:///")).read_bytes())
+    tracker = Tracker(f"sqlite:///{path}", "experiment", tmp_path)
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE runs")
+    with pytest.raises(TrackingError) as failed:
+        tracker.find("study", "trial")
+    assert reason(failed.value) == "no such table: runs"
+    assert "Traceback" not in capfd.readouterr().err

@@ -1,0 +1,95 @@
+import os
+import socket
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from dl4ia import addresses
+from dl4ia.addresses import check_storage, check_tracking
+from dl4ia.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "cannot be reached"),
+        ("sqlite:///{}/missing/optuna.db", "no such folder"),
+        ("sqlite:///{}/text.db", "is not an SQLite database"),
+        ("sqlite:///:memory:", "expected a file"),
+    ],
+)
+def test_bad_storages_are_named_and_nothing_is_written(tmp_path: Path, url: str, said: str) -> None:
+    (tmp_path / "text.db").write_text("no database, but a text of more than sixteen bytes")
+    before = sorted(tmp_path.rglob("*"))
+    url = url.format(tmp_path)
+    with pytest.raises(InputError, match=said) as refused:
+        check_storage(url)
+    assert url in str(refused.value) and "\n" not in str(refused.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_usable_addresses_pass_and_write_nothing(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "empty.db").touch()
+    check_tracking(f"sqlite:///{tmp_path}/empty.db")
+    check_tracking(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.db"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="not a folder that can be written to"):
+        check_tracking(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "mlflow.db",
+        "{folder}/mlruns",
+        "file://{folder}/mlruns",
+        "ftp://server/mlflow",
+        "http://",
+        "http://127.0.0.1:no/",
+        "sqlite:///:memory:",
+        "sqlite:///{folder}",
+        "sqlite:///{folder}/notes.txt",
+        "sqlite:///{folder}/notes.txt/mlflow.db",
+        "sqlite:///{folder}/optuna.db",
+    ],
+)
+def test_bad_addresses_are_named_and_write_nothing(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("Not a database, however long it may be. " * 100)
+    other = sqlite3.connect(tmp_path / "optuna.db")
+    other.execute("CREATE TABLE studies (study_id INTEGER)")
+    other.close()
+    uri = address.format(folder=tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+    with pytest.raises(InputError) as refusal:
+        check_tracking(uri)
+    message = str(refusal.value)
+    assert f"'{uri}'" in message and "expected" in message and "\n" not in message
+    assert before == {path: path.stat().st_mtime_ns for path in [tmp_path, *tmp_path.rglob("*")]}
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["closed port", "accepts but never answers"])
+def test_a_server_that_does_not_answer_fails_soon(
+    silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(addresses, "CONNECTION_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not silent:
+            server.close()
+        begun = time.monotonic()
+        with pytest.raises(InputError, match=f"'http://127.0.0.1:{port}': it does not answer"):
+            check_tracking(f"http://127.0.0.1:{port}")
+        assert time.monotonic() - begun < 10

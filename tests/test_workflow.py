@@ -1,0 +1,23 @@
+import optuna
+import pytest
+
+from dl4ia.errors import InputError, TrialFailure
+from dl4ia.workflow import _device, _retraining_of
+
+
+def test_a_failed_retraining_is_told_in_one_line() -> None:
+    trial = optuna.trial.create_trial(value=0.5)
+    trial.number = 3
+    with (
+        pytest.raises(InputError, match="retraining trial 3 .*epoch 2: out of memory") as told,
+        _retraining_of(trial),
+    ):
+        raise TrialFailure("epoch 2: out of memory")
+    assert "\n" not in str(told.value)
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert _device("auto").type == _device("cpu").type == "cpu"
+    with pytest.raises(InputError, match="--device cuda"):
+        _device("cuda")
