@@ -112,7 +112,7 @@ def summary(
         *(f"  {name} = {value}" for name, value in winner["point"].items()),
         "",
         f"Validation ({validation}; the best of many, so on the bright side)",
-        *_score_lines(metric, winner["validation"], "val"),
+        *_score_lines(metric, winner["metrics"], "val"),
         f"Test (retrained on all training images; mean and SD over {winner['seeds']} seeds)",
         *_score_lines(metric, winner["metrics"], "test"),
         f"  test set opened {len(openings)} time{'s' if len(openings) != 1 else ''}, "

@@ -90,6 +90,15 @@ Domain = Choice | Real | Integer
 Space = Mapping[str, Domain]
 
 
+class SpaceModule(Protocol):
+    """What a file of `search_spaces` declares."""
+
+    SPACE: Space
+    REPORT_MODELS: dict[str, Point]
+    REPORT_NOTE: str  # what to bear in mind when they are compared with the other trials
+    REFERENCE_MODELS: dict[str, Point]  # further named points, run after the report's
+
+
 def choice(*values: Value, doc: str, when: Condition | None = None) -> Choice:
     """One of `values`."""
     return Choice(values, doc, when or {})

@@ -5,7 +5,7 @@ written into it and compared on every start: what does not match is refused, nev
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from dl4ia.addresses import CONNECTION_SECONDS
 from dl4ia.environment import is_dead
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.objective import Objective, derive_seed
-from dl4ia.search_space import Point, Space, check_point
+from dl4ia.search_space import SpaceModule, check_point
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
 REDUCTION = 4  # Hyperband: a quarter of a bracket's trials go on after a quarter of the epochs
@@ -81,16 +81,15 @@ def open_study(
     storage: optuna.storages.RDBStorage,
     name: str,
     identity: Identity,
-    space: Space,
-    named_points: Mapping[str, Point],
-    report_models: Mapping[str, Point],
+    searched: SpaceModule,
 ) -> optuna.Study:
     """Create the study, its named points enqueued first, or go on with it.
 
     Call `check_identity` first.
     """
+    named_points = searched.REPORT_MODELS | searched.REFERENCE_MODELS
     for label, point in named_points.items():
-        check_point(space, point, label)
+        check_point(searched.SPACE, point, label)
     study = optuna.create_study(
         storage=storage, study_name=name, direction="maximize", load_if_exists=True
     )
@@ -103,7 +102,7 @@ def open_study(
     for label, point in named_points.items():
         if label not in enqueued:
             attributes = {"point": label}
-            if label in report_models:
+            if label in searched.REPORT_MODELS:
                 attributes["report_model"] = label
             study.enqueue_trial(dict(point), user_attrs=attributes)
     _run_interrupted_again(study)

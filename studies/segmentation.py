@@ -25,8 +25,8 @@ def study(arguments: StudyArguments) -> None:
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.data.gland_folder import GlandFolder
     from dl4ia.segmentation import SegmentationTask
-    from dl4ia.workflow import Workflow
-    from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS, REPORT_NOTE, SPACE
+    from dl4ia.workflow import run_study
+    from search_spaces import segmentation
 
     folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)
     source: Source
@@ -39,16 +39,7 @@ def study(arguments: StudyArguments) -> None:
         )
     else:
         source, epochs = GlandFolder(folder, arguments.channels, arguments.image_shift), EPOCHS
-    Workflow(
-        SegmentationTask(),
-        source,
-        SPACE,
-        REPORT_MODELS,
-        REFERENCE_MODELS,
-        REPORT_NOTE,
-        arguments.epochs or epochs,
-        arguments,
-    ).run()
+    run_study(SegmentationTask(), source, segmentation, arguments.epochs or epochs, arguments)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -26,6 +27,9 @@ SPACE: Space = {
 }
 REPORT: dict[str, Point] = {"first": {"kind": "a", "rate": 0.5}}
 REFERENCE: dict[str, Point] = {"second": {"kind": "b", "rate": 0.25}}
+SEARCHED = SimpleNamespace(
+    SPACE=SPACE, REPORT_MODELS=REPORT, REFERENCE_MODELS=REFERENCE, REPORT_NOTE=""
+)
 IDENTITY = Identity("segmentation", "dice", "tiny", "d", {"image_shift": 0.0}, "s", "p", 9, 1, 0)
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -38,7 +42,7 @@ def storage(tmp_path: Path) -> optuna.storages.RDBStorage:
 
 def begin(storage: optuna.storages.RDBStorage, identity: Identity = IDENTITY) -> optuna.Study:
     check_identity(storage, "study", identity)
-    return open_study(storage, "study", identity, SPACE, REPORT | REFERENCE, REPORT)
+    return open_study(storage, "study", identity, SEARCHED)
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -98,7 +102,10 @@ def test_another_study_of_that_name_is_refused(
 
 def test_a_point_outside_the_space_is_refused(storage: optuna.storages.RDBStorage) -> None:
     with pytest.raises(ValueError, match=r"bad: rate=2\.0 is outside"):
-        open_study(storage, "study", IDENTITY, SPACE, {"bad": {"kind": "a", "rate": 2.0}}, {})
+        bad = SimpleNamespace(
+            **vars(SEARCHED) | {"REPORT_MODELS": {"bad": {"kind": "a", "rate": 2.0}}}
+        )
+        open_study(storage, "study", IDENTITY, bad)
 
 
 def test_failures_count_and_interruptions_run_again(storage: optuna.storages.RDBStorage) -> None:

@@ -2,7 +2,8 @@ import optuna
 import pytest
 
 from dl4ia.errors import InputError, TrialFailure
-from dl4ia.workflow import _device, _retraining_of
+from dl4ia.session import _device
+from dl4ia.winner import retraining_of
 
 
 def test_a_failed_retraining_is_told_in_one_line() -> None:
@@ -10,7 +11,7 @@ def test_a_failed_retraining_is_told_in_one_line() -> None:
     trial.number = 3
     with (
         pytest.raises(InputError, match="retraining trial 3 .*epoch 2: out of memory") as told,
-        _retraining_of(trial),
+        retraining_of(trial),
     ):
         raise TrialFailure("epoch 2: out of memory")
     assert "\n" not in str(told.value)

@@ -1,0 +1,125 @@
+"""Everything that a study needs, checked and opened: nothing is written before all is checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+
+from dl4ia.addresses import check_storage, check_tracking
+from dl4ia.command_line import StudyArguments
+from dl4ia.data.dataset import Dataset, Source
+from dl4ia.data.splits import fingerprint as split_fingerprint
+from dl4ia.data.splits import make_splits
+from dl4ia.environment import describe_environment
+from dl4ia.errors import InputError
+from dl4ia.objective import Objective
+from dl4ia.records import dataset_record
+from dl4ia.search_space import SpaceModule
+from dl4ia.search_space import fingerprint as space_fingerprint
+from dl4ia.study import Identity, check_identity, open_storage, open_study
+from dl4ia.task import Task
+from dl4ia.tracking import DatasetRecord, Tracker
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open study and what belongs to it."""
+
+    name: str
+    arguments: StudyArguments
+    task: Task
+    source: Source
+    searched: SpaceModule
+    dataset: Dataset  # the training images
+    identity: Identity
+    environment: dict[str, str]
+    storage: str
+    tracking_uri: str
+    study: optuna.Study
+    objective: Objective
+    tracker: Tracker
+
+    @property
+    def data(self) -> DatasetRecord:
+        """The training data, for MLflow."""
+        return dataset_record(self.identity, self.source.description, len(self.dataset))
+
+    @property
+    def validation(self) -> str:
+        """Of what a trial's value is a mean, in words."""
+        splits = self.objective.splits
+        folds = f", {len(splits)} folds" if len(splits) > 1 else ""
+        return f"{len(splits[0].validation)} images{folds}"
+
+
+def open_session(
+    task: Task, source: Source, searched: SpaceModule, epochs: int, arguments: StudyArguments
+) -> Session:
+    """Read the data, check flags and addresses, and then create or continue the study.
+
+    Raises InputError, before anything is written, for whatever the user must mend.
+    """
+    device = _device(arguments.device)
+    environment = describe_environment() | {"device": _device_name(device)}
+    dataset = source.train()
+    splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed)
+    identity = Identity(
+        task=task.name,
+        metric=task.metric,
+        data=source.name,
+        data_fingerprint=dataset.fingerprint(),
+        preparation=source.preparation,
+        split_fingerprint=split_fingerprint(splits),
+        space_fingerprint=space_fingerprint(searched.SPACE),
+        epochs=epochs,
+        folds=arguments.folds,
+        seed=arguments.seed,
+    )
+    name = arguments.study_name or f"{task.name}-{source.name}"
+    storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
+    tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
+    check_tracking(tracking_uri)
+    if arguments.storage is None:
+        _make_folder(arguments.out)
+    check_storage(storage)
+    opened = open_storage(storage)
+    check_identity(opened, name, identity)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return Session(
+        name=name,
+        arguments=arguments,
+        task=task,
+        source=source,
+        searched=searched,
+        dataset=dataset,
+        identity=identity,
+        environment=environment,
+        storage=storage,
+        tracking_uri=tracking_uri,
+        tracker=Tracker(tracking_uri, task.name, arguments.out / "artifacts" / "mlflow"),
+        study=open_study(opened, name, identity, searched),
+        objective=Objective(
+            task, searched.SPACE, dataset, splits, epochs, arguments.seed, device, environment
+        ),
+    )
+
+
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device cuda: torch finds no GPU here; expected one, or --device cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--out {folder}: cannot be made ({error.strerror}); name another"
+        ) from error
