@@ -20,7 +20,7 @@ from dl4ia.objective import Objective, derive_seed
 from dl4ia.search_space import SpaceModule, check_point
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
-REDUCTION = 4  # Hyperband: a quarter of a bracket's trials go on after a quarter of the epochs
+REDUCTION = 4  # Hyperband: of the trials that reach a quarter of the epochs, a quarter go on
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -113,7 +113,8 @@ def open_study(
         seed=derive_seed(identity.seed, "sampler", known),
     )
     study.pruner = optuna.pruners.HyperbandPruner(
-        min_resource=max(1, identity.epochs // REDUCTION),
+        # One bracket: a second one would be of trials that are never pruned, two fifths of them.
+        min_resource=identity.epochs // REDUCTION + 1,
         max_resource=identity.epochs,
         reduction_factor=REDUCTION,
     )
