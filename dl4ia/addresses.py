@@ -1,6 +1,7 @@
-"""Whether Optuna's and MLflow's databases can be reached, before anything is written.
+"""Whether what a study writes to can be written to, before anything is.
 
-Both libraries would retry for minutes, leave half a database behind, or raise a page of traceback.
+Optuna and MLflow would retry for minutes, leave half a database behind, or raise a page of
+traceback.
 """
 
 import http.client
@@ -11,9 +12,16 @@ from pathlib import Path
 
 import sqlalchemy
 
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, first_line
 
 CONNECTION_SECONDS = 5
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError where --out is not, and cannot be made, a folder to write into."""
+    problem = _unwritable(folder.absolute())
+    if problem:
+        raise InputError(f"--out {folder}: {problem}; name a folder that can be written to")
 
 
 def check_storage(url: str) -> None:
@@ -21,97 +29,99 @@ def check_storage(url: str) -> None:
     try:
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() == "sqlite":
-            _check_sqlite_path(url, parsed.database)
+            problem = _database_problem(parsed.database, "studies", "Optuna")
+            if problem:
+                raise InputError(
+                    f"--storage {url}: {problem}; expected a file such as "
+                    "sqlite:///mlruns/optuna.db"
+                )
             return
-        engine = sqlalchemy.create_engine(
-            parsed, connect_args={"connect_timeout": CONNECTION_SECONDS}
-        )
-        engine.connect().close()
+        arguments = {"connect_timeout": CONNECTION_SECONDS}
+        sqlalchemy.create_engine(parsed, connect_args=arguments).connect().close()
     except ImportError as error:
         raise InputError(
-            f"--storage {url}: its driver is missing ({error.name}); pip install it"
+            f"--storage {hide_password(url)}: its driver is missing ({error.name}); pip install it"
         ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+    except (sqlalchemy.exc.SQLAlchemyError, ValueError, TypeError) as error:
         raise InputError(
-            f"--storage {url}: cannot be reached ({reason}); expected a database address such as "
-            "sqlite:///mlruns/optuna.db"
+            f"--storage {hide_password(url)}: cannot be reached ({first_line(error)}); expected a "
+            "database address such as sqlite:///mlruns/optuna.db"
         ) from error
-
-
-def _check_sqlite_path(url: str, database: str | None) -> None:
-    if not database or database == ":memory:":
-        raise InputError(f"--storage {url}: expected a file, such as sqlite:///mlruns/optuna.db")
-    path = Path(database)
-    if path.exists() and not _may_be_sqlite(path):
-        raise InputError(f"--storage {url}: {path} is not an SQLite database; name another file")
-    if not path.parent.is_dir():
-        raise InputError(f"--storage {url}: no such folder {path.parent}; make it first")
-
-
-def _may_be_sqlite(path: Path) -> bool:
-    """Whether a path is a file that is empty or begins as SQLite's do."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(16) in (b"", b"SQLite format 3\x00")
 
 
 def check_tracking(uri: str) -> None:
-    """Raise `InputError` if MLflow could not be written at `uri`. Creates and changes nothing."""
+    """Raise InputError, in one line, where MLflow cannot be written at `uri`; writes nothing."""
     if uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith("sqlite:///") and uri not in ("sqlite:///", "sqlite:///:memory:"):
-        _check_database(uri, Path(uri.removeprefix("sqlite:///")))
+        problem = _server_problem(uri)
+        todo = "start it with 'mlflow server', or use sqlite:///mlruns/mlflow.db"
+    elif uri.startswith("sqlite:///"):
+        problem = _database_problem(uri.removeprefix("sqlite:///"), "experiments", "MLflow")
+        todo = "give another path, for example sqlite:///mlruns/mlflow.db"
     else:
-        raise InputError(
-            f"MLflow address '{uri}': expected sqlite:///<path of a .db file> or http(s)://<server>"
-            " (MLflow no longer writes plain folders); for example sqlite:///mlruns/mlflow.db"
-        )
+        problem = "expected sqlite:///<path of a .db file> or http(s)://<server>"
+        todo = "MLflow no longer writes plain folders: use sqlite:///mlruns/mlflow.db"
+    if problem:
+        raise InputError(f"MLflow address '{uri}': {problem}; {todo}")
 
 
-def _check_server(uri: str) -> None:
-    problem = "it is not an MLflow server"
+def exists(url: str) -> bool:
+    """Whether a database is there already; of a server's one, True."""
+    parsed = sqlalchemy.make_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
+
+
+def hide_password(url: str) -> str:
+    """The address as it may be shown."""
     try:
-        with urllib.request.urlopen(
-            uri.rstrip("/") + "/health", timeout=CONNECTION_SECONDS
-        ) as answer:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return url.split("@")[-1]
+
+
+def _server_problem(uri: str) -> str | None:
+    expected = f"expected /health to say OK within {CONNECTION_SECONDS} s"
+    try:
+        health = uri.rstrip("/") + "/health"
+        with urllib.request.urlopen(health, timeout=CONNECTION_SECONDS) as answer:
             if answer.read(16).strip() == b"OK":
-                return
+                return None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        problem = f"it does not answer ({error})"
-    raise InputError(
-        f"MLflow address '{uri}': {problem}; expected /health to say OK within"
-        f" {CONNECTION_SECONDS} s: start it with 'mlflow server', or use sqlite:///mlruns/mlflow.db"
-    )
+        return f"it does not answer ({error}); {expected}"
+    return f"it is not an MLflow server; {expected}"
 
 
-def _check_database(uri: str, path: Path) -> None:
-    folder = path.absolute().parent
-    while not folder.exists():
+def _database_problem(database: str | None, table: str, owner: str) -> str | None:
+    """What keeps an SQLite file from being made or used as `owner`'s, which has `table`."""
+    if not database or database == ":memory:":
+        return "expected a file"
+    path = Path(database).absolute()
+    problem = _unwritable(path.parent)
+    if problem:
+        return problem
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        return f"expected {path} to be a file that can be written to"
+    if path.exists() and not _holds_table_or_nothing(path, table):
+        return f"expected {path} to be a database of {owner}'s, and it is not"
+    return None
+
+
+def _unwritable(folder: Path) -> str | None:
+    """Why `folder` cannot be made or written into."""
+    while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"{folder} is not a folder that can be written to"
-    elif path.is_dir() or (path.exists() and not os.access(path, os.R_OK | os.W_OK)):
-        problem = f"{path} is not a file that can be written to"
-    elif path.exists() and not _holds_mlflow_or_nothing(path):
-        problem = f"{path} is not a database of MLflow's"
-    else:
-        return
-    raise InputError(
-        f"MLflow address '{uri}': {problem}; expected a new or existing MLflow database in a"
-        " writable folder: give another path, for example sqlite:///mlruns/mlflow.db"
-    )
+        return f"expected {folder} to be a folder that can be written to"
+    return None
 
 
-def _holds_mlflow_or_nothing(path: Path) -> bool:
-    """Whether `path` is an SQLite file with MLflow's tables or none (Optuna's are others)."""
-    # "immutable": SQLite then leaves no lock or log file beside the database.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
+def _holds_table_or_nothing(path: Path, table: str) -> bool:
+    """Whether `path` is an SQLite file with that table, or with none at all."""
+    # "mode=ro" and not "immutable": what is still in the write-ahead log counts.
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError:
         return False
     finally:
         connection.close()
-    return not tables or "experiments" in tables
+    return not tables or table in tables

@@ -44,7 +44,9 @@ class OneLineParser(argparse.ArgumentParser):
 def study_parser(description: str, data_default: str, epochs_default: str) -> OneLineParser:
     """The flags of a study script."""
     parser = OneLineParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add(
@@ -62,7 +64,7 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
         metavar="DIR",
         help="where everything is written (default: %(default)s)",
     )
-    add("--study-name", metavar="NAME", help="default: the task and the data's name")
+    add("--study-name", type=_name, metavar="NAME", help="default: the task and the data's name")
     add("--storage", metavar="URL", help="Optuna's database (default: sqlite:///OUT/optuna.db)")
     add("--tracking-uri", metavar="URI", help="MLflow's (default: sqlite:///OUT/mlflow.db)")
     add(
@@ -102,12 +104,12 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
         "--timeout",
         type=_seconds,
         metavar="TIME",
-        help="start no further trial after this long, e.g. 5400, 90m or 2h, and go on to the "
-        "winner of those finished (default: none)",
+        help="start no further trial after this long, e.g. 5400, 90m or 2h; with trials missing "
+        "the test set stays shut (default: none)",
     )
     add(
         "--image-shift",
-        type=_share,
+        type=_pixels,
         default=0.0,
         metavar="PIXELS",
         help="move the images' content down and right before anything else; 0.5 aligns the "
@@ -135,8 +137,14 @@ def run(parser: OneLineParser, study: Callable[[StudyArguments], None]) -> NoRet
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder taken away
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("\nStopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        print(
+            "\nStopped. The same command goes on from here; a trial in progress starts over.",
+            file=sys.stderr,
+        )
         sys.exit(130)
     sys.exit(0)
 
@@ -144,10 +152,20 @@ def run(parser: OneLineParser, study: Callable[[StudyArguments], None]) -> NoRet
 def _whole(lowest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < lowest:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number from {lowest} up")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: expected a whole number from {lowest} to 999999999"
+            )
         return int(text)
 
     return parse
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", text):  # it names a model and a folder
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected up to 100 letters, digits, - and _, a letter or digit first"
+        )
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -157,7 +175,7 @@ def _seconds(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def _share(text: str) -> float:
+def _pixels(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -68,12 +68,20 @@ def this_process() -> dict[str, str | float]:
 
 def is_dead(process: dict[str, str | float]) -> bool:
     """Whether a process of this host, as `this_process` told, has ended; False of other hosts."""
-    if process["host"] != platform.node():
-        return False
+    return process["host"] == platform.node() and not _exists(process)
+
+
+def is_alive(process: dict[str, str | float]) -> bool:
+    """Whether it is another process of this host that still runs; False of other hosts."""
+    mine = process["pid"] == os.getpid()
+    return process["host"] == platform.node() and not mine and _exists(process)
+
+
+def _exists(process: dict[str, str | float]) -> bool:
     try:
+        found = psutil.Process(int(process["pid"]))
         # A number is given out again: only the same start is the same process.
-        return (
-            abs(psutil.Process(int(process["pid"])).create_time() - float(process["started"])) > 1
-        )
+        same = abs(found.create_time() - float(process["started"])) <= 1
+        return same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
-        return True
+        return False

@@ -8,5 +8,12 @@ class InputError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; the underlying one where a library has wrapped it."""
+    cause = error.__cause__
+    text = str(getattr(cause, "orig", None) or cause or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 class TrialFailure(Exception):
     """A trial that cannot be scored (non-finite loss, out of memory): recorded as its reason."""

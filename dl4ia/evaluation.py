@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dl4ia.data.dataset import Dataset, Source
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, first_line
 from dl4ia.objective import derive_seed, train_point
 from dl4ia.task import Task
 
@@ -27,6 +27,7 @@ class Retraining:
 
     model: nn.Module
     train_losses: list[float]  # one an epoch
+    commit: str  # that of the code which trained it
 
 
 def retrain(
@@ -36,33 +37,41 @@ def retrain(
     epochs: int,
     seed: int,
     device: torch.device,
+    commit: str,
     file: Path,
     after_epoch: Callable[[], object],
 ) -> Retraining:
     """Train `point` on all of `dataset` and keep it in `file`, or read it from there.
 
     A training cut off leaves no file; a file is only taken for the same point, data and length.
+    Raises TrialFailure as `fit` does, InputError where the file cannot be written.
     """
-    torch.manual_seed(seed)
     recipe = repr((dict(point), dataset.fingerprint(), epochs, seed))
     if file.exists():
         kept = torch.load(file, weights_only=True, map_location="cpu")
         if kept["recipe"] == recipe:
             model = task.build(point, dataset)
             model.load_state_dict(kept["weights"])
-            return Retraining(model, kept["train_losses"])
+            return Retraining(model, kept["train_losses"], kept["commit"])
     model, results = train_point(task, point, dataset, None, epochs, seed, device)
     train_losses = []
     for result in results:
         train_losses.append(result["train_loss"])
         after_epoch()
-    file.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "recipe": recipe,
+        "weights": model.state_dict(),
+        "train_losses": train_losses,
+        "commit": commit,
+    }
     unfinished = file.with_suffix(".part")
-    torch.save(
-        {"recipe": recipe, "weights": model.state_dict(), "train_losses": train_losses}, unfinished
-    )
-    unfinished.replace(file)
-    return Retraining(model, train_losses)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(kept, unfinished)
+        unfinished.replace(file)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+        raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
+    return Retraining(model, train_losses, commit)
 
 
 def retraining_seed(study_seed: int, trial: int, number: int) -> int:
@@ -70,35 +79,41 @@ def retraining_seed(study_seed: int, trial: int, number: int) -> int:
     return derive_seed(study_seed, "retraining", trial, number)
 
 
-def check_test_lock(study: optuna.Study, trial: int, again: bool) -> None:
-    """Raise InputError where the test set was opened for another winner, unless `again`."""
+def check_test_lock(study: optuna.Study, trial: int, seeds: int, again: bool) -> None:
+    """Raise InputError where the test set was opened for anything else, unless `again`."""
     openings = study.user_attrs.get("test_openings", [])
-    if openings and openings[-1]["trial"] != trial and not again:
+    if openings and not _is_for(openings[-1], trial, seeds) and not again:
         last = openings[-1]
         raise InputError(
-            f"study {study.study_name!r}: the test set was opened for trial {last['trial']} "
-            f"({last['when']}), and now trial {trial} is the best; scoring that one too makes the "
-            "test set part of the search: add --open-test-again to do so, and to have it counted"
+            f"study {study.study_name!r}: the test set was opened on {last['when']} for trial "
+            f"{last['trial']} ({last['seeds']} seeds), and now trial {trial} ({seeds} seeds) would "
+            "be scored, which makes the test set part of the search: add --open-test-again to do "
+            "so, and to have it counted"
         )
 
 
 def open_test_set(
-    study: optuna.Study, source: Source, trial: int, environment: Mapping[str, str]
+    study: optuna.Study, source: Source, trial: int, seeds: int, environment: Mapping[str, str]
 ) -> Dataset:
     """Read the test set, after writing into the study when, by which commit and for which trial.
 
     An opening that was cut off before its score was written goes on, and is not a second one.
     """
     openings = study.user_attrs.get("test_openings", [])
-    if not openings or openings[-1]["trial"] != trial:
+    if not openings or not _is_for(openings[-1], trial, seeds):
         opening = {
             "when": datetime.now().isoformat(timespec="seconds"),
             "trial": trial,
+            "seeds": seeds,
             "commit": environment["commit"],
             "dirty": environment["dirty"],
         }
         study.set_user_attr("test_openings", [*openings, opening])
     return source.test()
+
+
+def _is_for(opening: Mapping[str, Any], trial: int, seeds: int) -> bool:
+    return bool(opening["trial"] == trial and opening["seeds"] == seeds)
 
 
 def score(

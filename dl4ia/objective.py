@@ -80,21 +80,23 @@ class Objective:
         """The trial's value; raises TrialPruned, or TrialFailure after recording the reason."""
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
         trial.set_user_attr("process", this_process())
+        trial.set_user_attr("environment", dict(self.environment))
         trial.set_user_attr("seed", seed)
         history: list[Result] = []
         try:
             return self._train(trial, sample(self.space, trial), seed, history)
+        except optuna.TrialPruned:
+            raise
         except TrialFailure as failure:
             trial.set_user_attr("failure", str(failure))
             raise
-        except KeyboardInterrupt:
-            trial.set_user_attr("interrupted", "stopped by the user")
+        except Exception as error:  # ours: it stops the study, but is not to be run again for ever
+            trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
             raise
         finally:
             if history:
                 columns = {name: [result[name] for result in history] for name in history[0]}
                 trial.set_user_attr("history", columns)
-            trial.set_user_attr("environment", dict(self.environment))
 
     def _train(
         self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]

@@ -44,16 +44,8 @@ def trial_record(name: str, identity: Identity, trial: FrozenTrial) -> RunRecord
     attributes = trial.user_attrs
     point = attributes.get("point")
     tags = {"dl4ia.trial": str(trial.number), "dl4ia.state": trial.state.name}
-    optional = {
-        "failure": "failure",
-        "interrupted": "interrupted",
-        "point": "point",
-        "report_model": "report_model",
-        "seed": "seed",
-    }
-    tags |= {
-        f"dl4ia.{tag}": str(attributes[key]) for key, tag in optional.items() if key in attributes
-    }
+    told = ("failure", "point", "report_model", "retry_of", "seed")
+    tags |= {f"dl4ia.{name}": str(attributes[name]) for name in told if name in attributes}
     start = trial.datetime_start or datetime.now()
     end = trial.datetime_complete or start
     metrics = {"seconds_total": (end - start).total_seconds()}
@@ -81,7 +73,13 @@ def winner_record(
         name=f"winner (trial {winner['trial']})",
         kind="winner",
         study=name,
-        tags={"dl4ia.trial": str(winner["trial"])} | _joined(identity, environment),
+        tags={
+            "dl4ia.trial": str(winner["trial"]),
+            "dl4ia.opening": str(winner["opening"]),
+            "dl4ia.test_fingerprint": winner["test_fingerprint"],
+            "dl4ia.training_commits": " ".join(winner["commits"]),
+            **_joined(identity, environment),
+        },
         parameters=winner["point"],
         metrics=winner["metrics"] | {"weights": winner["weights"]},
         history={

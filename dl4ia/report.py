@@ -1,12 +1,15 @@
 """What the user reads in the terminal: a line a trial, and the study's summary."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.search_space import SpaceModule
 from dl4ia.selection import ranked_trials
+from dl4ia.study import finished_trials, is_interrupted
 
 LEADERS = 10
 
@@ -47,46 +50,57 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def leaderboard(study: optuna.Study, metric: str) -> str:
-    """The best trials, and every report model with its rank."""
+def leaderboard(study: optuna.Study, metric: str, report_models: Iterable[str]) -> str:
+    """The best trials, and every report model with its rank, or why it has none."""
     rows = []
+    missing = dict.fromkeys(report_models, "not run")
+    for trial in study.get_trials(deepcopy=False):
+        label = trial.user_attrs.get("report_model")
+        if label in missing and "failure" in trial.user_attrs:
+            missing[label] = f"failed: {trial.user_attrs['failure']}"
     for rank, trial in enumerate(ranked_trials(study), start=1):
-        attributes = trial.user_attrs
-        if rank > LEADERS and "report_model" not in attributes:
-            continue
-        history = attributes["history"]
-        report = attributes.get("report_model")
-        name = f"{report} (report)" if report else describe(trial)
-        rows.append(
-            {
-                "rank": str(rank),
-                "trial": str(trial.number),
-                f"val {metric}": f"{trial.value:.4f}",
-                "pooled": f"{history[f'val_{metric}_pooled'][-1]:.4f}"
-                if f"val_{metric}_pooled" in history
-                else "–",
-                "weights": f"{attributes['weights']:,}",
-                "model": name,
-            }
-        )
-    return table(rows)
+        label = trial.user_attrs.get("report_model")
+        missing.pop(str(label), None)
+        if rank <= LEADERS or label:
+            history = trial.user_attrs["history"]
+            pooled = history.get(f"val_{metric}_pooled")
+            name = f"{label} (report)" if label else describe(trial)
+            cells = (str(rank), str(trial.number), f"{trial.value:.4f}")
+            pooled_cell = f"{pooled[-1]:.4f}" if pooled else "–"
+            rows.append((*cells, pooled_cell, f"{trial.user_attrs['weights']:,}", name))
+    rows += [("–",) * 5 + (f"{label} (report), {why}",) for label, why in missing.items()]
+    return table([("rank", "trial", f"val {metric}", "pooled", "weights", "model"), *rows])
 
 
-def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as text in aligned columns; the last column is left-aligned."""
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text in aligned columns, the names first; the last column is left-aligned."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
-    for row in [{name: name for name in names}, *rows]:
-        cells = [row[name].rjust(widths[name]) for name in names[:-1]]
-        lines.append("  " + "  ".join([*cells, row[names[-1]]]))
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
+        lines.append("  " + "  ".join([*cells, row[-1]]))
+    return "\n".join(lines)
+
+
+def plural(count: int, noun: str) -> str:
+    """For example "1 seed", "3 seeds"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
+    """What is said when the time is over before the trials are."""
+    lines = ["", f"The time is over, {plural(missing, 'trial')} before the end."]
+    if ranked_trials(study):
+        lines += ["", leaderboard(study, metric, ())]
+    done = len(finished_trials(study))
+    lines += ["", f"The same command goes on; --trials {done} scores the best of these instead."]
     return "\n".join(lines)
 
 
 def summary(
     study: optuna.Study,
     metric: str,
-    report_note: str,
+    searched: SpaceModule,
     validation: str,
     storage: str,
     tracking_uri: str,
@@ -94,30 +108,33 @@ def summary(
     """The whole summary of a study that has a winner."""
     trials = study.get_trials(deepcopy=False)
     states = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+    interrupted = sum(is_interrupted(trial) for trial in trials)
     winner: dict[str, Any] = study.user_attrs["winner"]
     openings = study.user_attrs["test_openings"]
-    counts = (
-        f"{states[TrialState.COMPLETE]} completed, {states[TrialState.PRUNED]} pruned, "
-        f"{states[TrialState.FAIL]} failed or interrupted"
-    )
+    last = openings[-1]
+    changes = " (with uncommitted changes)" if last["dirty"] == "True" else ""
+    seeds = winner["seeds"]
+    spread = f"mean and SD over {seeds} seeds" if seeds > 1 else "1 seed"
     lines = [
         "",
-        f"Study {study.study_name}: {counts}",
+        f"Study {study.study_name}: {states[TrialState.COMPLETE]} trials completed, "
+        f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL] - interrupted} failed"
+        + (f"; {interrupted} interrupted and run again" if interrupted else ""),
         "",
-        leaderboard(study, metric),
+        leaderboard(study, metric, searched.REPORT_MODELS),
         "",
-        report_note,
+        searched.REPORT_NOTE,
         "",
         f"Winner: trial {winner['trial']}, {winner['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in winner["point"].items()),
         "",
         f"Validation ({validation}; the best of many, so on the bright side)",
         *_score_lines(metric, winner["metrics"], "val"),
-        f"Test (retrained on all training images; mean and SD over {winner['seeds']} seeds)",
+        f"Test (retrained on all training images; {spread})",
         *_score_lines(metric, winner["metrics"], "test"),
-        f"  test set opened {len(openings)} time{'s' if len(openings) != 1 else ''}, "
-        f"last {openings[-1]['when']} at commit {openings[-1]['commit'][:10]}",
-        f"  pictures: {winner['pictures']}",
+        f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
+        f"{last['commit'][:10]}{changes}",
+        f"  pictures: {Path(winner['pictures'][0]).parent}",
         "",
         "Compare the trials:  optuna-dashboard " + storage,
         "See every run:       mlflow ui --backend-store-uri " + tracking_uri,

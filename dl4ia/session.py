@@ -1,12 +1,11 @@
 """Everything that a study needs, checked and opened: nothing is written before all is checked."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 import torch
 
-from dl4ia.addresses import check_storage, check_tracking
+from dl4ia.addresses import check_folder, check_storage, check_tracking
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import fingerprint as split_fingerprint
@@ -79,13 +78,15 @@ def open_session(
     name = arguments.study_name or f"{task.name}-{source.name}"
     storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
     tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
+    if storage == tracking_uri:
+        raise InputError(f"--storage and --tracking-uri are both {storage}; expected two databases")
+    check_folder(arguments.out)
     check_tracking(tracking_uri)
-    if arguments.storage is None:
-        _make_folder(arguments.out)
     check_storage(storage)
-    opened = open_storage(storage)
-    check_identity(opened, name, identity)
+    check_identity(storage, name, identity)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker(tracking_uri, task.name, arguments.out / "artifacts" / "mlflow")
     return Session(
         name=name,
         arguments=arguments,
@@ -97,8 +98,8 @@ def open_session(
         environment=environment,
         storage=storage,
         tracking_uri=tracking_uri,
-        tracker=Tracker(tracking_uri, task.name, arguments.out / "artifacts" / "mlflow"),
-        study=open_study(opened, name, identity, searched),
+        tracker=tracker,
+        study=open_study(open_storage(storage), name, identity, searched),
         objective=Objective(
             task, searched.SPACE, dataset, splits, epochs, arguments.seed, device, environment
         ),
@@ -114,12 +115,3 @@ def _device(name: str) -> torch.device:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--out {folder}: cannot be made ({error.strerror}); name another"
-        ) from error

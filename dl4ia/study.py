@@ -13,12 +13,13 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.addresses import CONNECTION_SECONDS
-from dl4ia.environment import is_dead
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.addresses import CONNECTION_SECONDS, exists, hide_password
+from dl4ia.environment import is_alive, is_dead
+from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.objective import Objective, derive_seed
 from dl4ia.search_space import SpaceModule, check_point
 
+StorageError = optuna.exceptions.StorageInternalError
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
 REDUCTION = 4  # Hyperband: of the trials that reach a quarter of the epochs, a quarter go on
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -41,23 +42,18 @@ class Identity:
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage; on SQLite without waiting for the disk at every write (7x faster reports).
+    """Optuna's storage; on SQLite without waiting for the disk at every write.
 
     With a write-ahead log and `synchronous=NORMAL` a power cut may lose the last moments, a killed
     process nothing (sqlite.org/wal.html).
     """
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_arguments(url))
-    except (
-        sqlalchemy.exc.SQLAlchemyError,
-        RuntimeError,
-        optuna.exceptions.StorageInternalError,
-    ) as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        return optuna.storages.RDBStorage(url, engine_kwargs=_engine_arguments(url))
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, ImportError, StorageError) as error:
         raise InputError(
-            f"--storage {url}: cannot be used ({reason}); name another database"
+            f"--storage {hide_password(url)}: cannot be used ({first_line(error)}); name another "
+            "database"
         ) from error
-    return storage
 
 
 def _engine_arguments(url: str) -> dict[str, Any]:
@@ -121,13 +117,17 @@ def open_study(
     return study
 
 
-def check_identity(storage: optuna.storages.RDBStorage, name: str, identity: Identity) -> None:
-    """Raise InputError where `name` is another study already; writes nothing."""
+def check_identity(url: str, name: str, identity: Identity) -> None:
+    """Raise InputError where `name` is another study already, or is being run; writes nothing."""
+    if not exists(url):
+        return
+    storage = open_storage(url)
     if name not in optuna.get_all_study_names(storage):
         return
     study = optuna.load_study(study_name=name, storage=storage)
+    trials = study.get_trials(deepcopy=False)
     known = study.user_attrs.get("identity", {})
-    if not known and not study.get_trials(deepcopy=False):
+    if not known and not trials:
         return  # it was cut off while it was created
     differences = [
         f"{key} is {known.get(key)!r} there and {value!r} here"
@@ -139,6 +139,12 @@ def check_identity(storage: optuna.storages.RDBStorage, name: str, identity: Ide
             f"study {name!r} is another one: {'; '.join(differences)}; "
             "give another --study-name, or the same data and flags"
         )
+    for trial in trials:
+        process = trial.user_attrs.get("process")
+        if trial.state == TrialState.RUNNING and process is not None and is_alive(process):
+            raise InputError(
+                f"study {name!r} is being run by process {process['pid']}; wait for it or stop it"
+            )
 
 
 def _run_interrupted_again(study: optuna.Study) -> None:
@@ -146,8 +152,6 @@ def _run_interrupted_again(study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         process = trial.user_attrs.get("process")
         if process is None or is_dead(process):
-            storage, number = study._storage, trial._trial_id
-            storage.set_trial_user_attr(number, "interrupted", "its process ended")
             study.tell(trial.number, state=TrialState.FAIL)
     trials = study.get_trials(deepcopy=False)
     retried = {trial.user_attrs.get("retry_of") for trial in trials}
@@ -161,7 +165,7 @@ def _run_interrupted_again(study: optuna.Study) -> None:
 
 def is_interrupted(trial: FrozenTrial) -> bool:
     """Whether the trial was cut off: it says nothing of its point, and does not count."""
-    return trial.state == TrialState.FAIL and "interrupted" in trial.user_attrs
+    return trial.state == TrialState.FAIL and "failure" not in trial.user_attrs
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
@@ -184,7 +188,14 @@ def search(
         if len(finished_trials(study)) >= trials:
             study.stop()
 
-    if len(finished_trials(study)) < trials:
+    if len(finished_trials(study)) >= trials:
+        return
+    try:
         study.optimize(
             objective, timeout=timeout, catch=(TrialFailure,), callbacks=[stop_when_done]
         )
+    except UnboundLocalError as error:
+        # Optuna 5.0's own, where Ctrl-C comes while it tells a trial's end.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -91,11 +91,6 @@ class DatasetRecord:
     context: str  # "training", for example
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, in one line: the database's own words where it was the database."""
-    return str(getattr(error.__cause__, "orig", error)).strip().splitlines()[0]
-
-
 class Tracker:
     """Writes runs into one experiment at one address. Methods raise `TrackingError`."""
 
@@ -108,6 +103,8 @@ class Tracker:
             InputError: the database is broken or out of date, or the experiment was deleted.
         """
         try:
+            if uri.startswith("sqlite:///"):
+                _create_database(Path(uri.removeprefix("sqlite:///")))
             self._client = MlflowClient(uri, registry_uri=uri)
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
@@ -116,8 +113,8 @@ class Tracker:
                 return
         except (MlflowException, SQLAlchemyError, CommandError) as error:
             raise InputError(
-                f"MLflow at '{uri}' cannot be opened: {reason(error)}; repair it, or give another"
-                " address"
+                f"MLflow at '{uri}' cannot be opened: {first_line(error)}; repair it, or give"
+                " another address"
             ) from error
         if found.lifecycle_stage != "active":
             raise InputError(
@@ -126,13 +123,13 @@ class Tracker:
             )
         self._experiment = found.experiment_id
 
-    def find(self, study: str, kind: Kind) -> dict[str, str]:
-        """Tag dl4ia.trial (or "") -> id, of the runs of that kind; the newest if there are several.
+    def find(self, study: str, kind: Kind, tag: str = "dl4ia.trial") -> dict[str, str]:
+        """The value of `tag` (or "") -> id, of the runs of that kind; the newest of several.
 
         A trial or winner that is RUNNING was cut off while it was written, and is left out.
         """
         runs = self._search(study, kind, "" if kind == "study" else "status != 'RUNNING'")
-        return {run.data.tags.get("dl4ia.trial", ""): run.info.run_id for run in runs}
+        return {run.data.tags.get(tag, ""): run.info.run_id for run in runs}
 
     def discard_unfinished(self, study: str, kind: Literal["trial", "winner"]) -> None:
         """Delete the runs that `find` leaves out. Only while no other process writes the study."""
@@ -259,6 +256,18 @@ class Tracker:
         link = json.dumps([{"name": name, "version": registered.version}])
         self._client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
         return str(registered.version)
+
+
+def _create_database(path: Path) -> None:
+    """Make a missing database whole or not at all: MLflow cannot mend a migration cut off."""
+    if path.exists() and path.stat().st_size > 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    for leftover in (part, part.with_name(f"{part.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(path)
 
 
 def _export(model: "torch.nn.Module", example: np.ndarray, run: str, folder: Path) -> Model:

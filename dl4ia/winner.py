@@ -2,99 +2,127 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia import evaluation, pictures
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.records import winner_record
+from dl4ia.report import plural
 from dl4ia.selection import choose_winner
 from dl4ia.session import Session
 
 EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
 
 
-def score_winner(session: Session, parent: str) -> None:
-    """Retrain and score the best trial, unless that was done before; `parent` is the MLflow run.
+def score_winner(session: Session) -> None:
+    """Retrain and score the best trial, and write it into the study, unless that was done before.
 
-    Raises InputError where the test set was opened for another trial, and where retraining fails.
+    Raises InputError where the test set was opened for something else, or retraining fails.
     """
-    study, arguments, task = session.study, session.arguments, session.task
+    study, seeds = session.study, session.arguments.seeds
     trial = choose_winner(study)
     known: dict[str, Any] = study.user_attrs.get("winner", {})
-    if known.get("trial") == trial.number and known["seeds"] >= arguments.seeds:
+    if known.get("trial") == trial.number and known["seeds"] >= seeds:
         return
-    evaluation.check_test_lock(study, trial.number, arguments.open_test_again)
+    again = session.arguments.open_test_again
+    evaluation.check_test_lock(study, trial.number, seeds, again)
     start = datetime.now()
-    folder = arguments.out / "artifacts" / session.name / f"trial_{trial.number}"
-    retrainings = _retrain(session, trial, folder)
-    device = session.objective.device
-    test = evaluation.open_test_set(study, session.source, trial.number, session.environment)
-    metrics = evaluation.score(task, retrainings, test, device)
+    retrainings = _retrain(session, trial.number, trial.params, seeds)
+    environment, device = session.environment, session.objective.device
+    test = evaluation.open_test_set(study, session.source, trial.number, seeds, environment)
+    metrics = evaluation.score(session.task, retrainings, test, device)
     losses = [retraining.train_losses for retraining in retrainings]
-    model = retrainings[0].model  # the first seed's, never the best one's on the test set
     history = trial.user_attrs["history"]
-    files = [*task.draw(model, test, device, folder), folder / "history.png"]
-    pictures.draw_history(history, losses, task.metric, files[-1])
+    folder = _folder(session, trial.number)
+    # The first seed's model, never the best one's on the test set.
+    files = session.task.draw(retrainings[0].model, test, device, folder)
+    pictures.draw_history(history, losses, session.task.metric, folder / "history.png")
     winner = {
         "trial": trial.number,
+        "opening": len(study.user_attrs["test_openings"]),
         "point": trial.params,
         "weights": trial.user_attrs["weights"],
-        "seeds": len(retrainings),
+        "seeds": seeds,
         "metrics": {name: values[-1] for name, values in history.items()} | metrics,
         "train_losses": losses,
+        "commits": sorted({retraining.commit for retraining in retrainings}),
+        "test_fingerprint": test.fingerprint(),
         "start": start.isoformat(),
         "end": datetime.now().isoformat(),
-        "pictures": str(folder),
+        "pictures": [str(file) for file in [*files, folder / "history.png"]],
     }
-    run = session.tracker.write(
-        winner_record(session.name, session.identity, winner, session.environment),
-        session.data,
-        parent,
-    )
-    session.tracker.log_pictures(run, files)
-    _register(session, run, model, winner)
-    study.set_user_attr("winner", winner | {"run": run})
+    study.set_user_attr("winner", winner)
 
 
-def _retrain(session: Session, trial: FrozenTrial, folder: Path) -> list[evaluation.Retraining]:
-    seeds, epochs = session.arguments.seeds, session.identity.epochs
-    print(
-        f"\nRetraining trial {trial.number} on all {len(session.dataset)} training images, "
-        f"{seeds} seed{'s' if seeds > 1 else ''}",
-        flush=True,
-    )
+def winner_is_tracked(session: Session) -> bool:
+    """Whether MLflow has the study's winner, with its model."""
+    written = session.tracker.find(session.name, "winner", "dl4ia.opening")
+    return str(session.study.user_attrs["winner"]["opening"]) in written
+
+
+def track_winner(session: Session, parent: str) -> None:
+    """Write the recorded winner, its pictures and its model into MLflow, unless they are there.
+
+    The run is RUNNING until all of it is written: one cut off is discarded and written again.
+    """
+    if winner_is_tracked(session):
+        return
+    winner = session.study.user_attrs["winner"]
+    record = winner_record(session.name, session.identity, winner, session.environment)
+    run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
+    files = [Path(name) for name in winner["pictures"]]
+    session.tracker.log_pictures(run, [file for file in files if file.exists()])
+    (first,) = _retrain(session, winner["trial"], winner["point"], seeds=1)
+    _register(session, run, first.model, winner)
+    session.tracker.close(run, "FINISHED", record.end)
+
+
+def _folder(session: Session, trial: int) -> Path:
+    return session.arguments.out / "artifacts" / session.name / f"trial_{trial}"
+
+
+def _retrain(
+    session: Session, trial: int, point: dict[str, Any], seeds: int
+) -> list[evaluation.Retraining]:
+    """The first `seeds` retrainings, read from their files where they are there."""
+    epochs = session.identity.epochs
+    files = [_folder(session, trial) / f"seed_{number}.pt" for number in range(seeds)]
+    if not all(file.exists() for file in files):
+        images = f"all {len(session.dataset)} training images"
+        print(f"\nRetraining trial {trial} on {images}, {plural(seeds, 'seed')}", flush=True)
     bar = tqdm(total=seeds * epochs, unit="epoch", disable=None, leave=False)
     with bar, retraining_of(trial):
         return [
             evaluation.retrain(
                 session.task,
-                trial.params,
+                point,
                 session.dataset,
                 epochs,
-                evaluation.retraining_seed(session.identity.seed, trial.number, number),
+                evaluation.retraining_seed(session.identity.seed, trial, number),
                 session.objective.device,
-                folder / f"seed_{number}.pt",
+                session.environment["commit"],
+                file,
                 bar.update,
             )
-            for number in range(seeds)
+            for number, file in enumerate(files)
         ]
 
 
 @contextmanager
-def retraining_of(trial: FrozenTrial) -> Iterator[None]:
+def retraining_of(trial: int) -> Iterator[None]:
     """Say a failed retraining in one line."""
     try:
         yield
     except TrialFailure as failure:
         raise InputError(
-            f"retraining trial {trial.number} on all training images failed ({failure}); the study "
+            f"retraining trial {trial} on all training images failed ({failure}); the study "
             "is intact and the test set unopened: more trials (--trials) may find a steadier winner"
         ) from failure
 

@@ -6,21 +6,23 @@ import time
 from datetime import datetime
 from types import FrameType
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia import report
+from dl4ia.addresses import hide_password
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Source
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, first_line
 from dl4ia.records import study_record, trial_record
 from dl4ia.search_space import SpaceModule
-from dl4ia.selection import ranked_trials
+from dl4ia.selection import choose_winner, ranked_trials
 from dl4ia.session import Session, open_session
 from dl4ia.study import FINISHED, finished_trials, search
 from dl4ia.task import Task
-from dl4ia.tracking import Status, TrackingError, reason
-from dl4ia.winner import score_winner
+from dl4ia.tracking import Status, TrackingError
+from dl4ia.winner import score_winner, track_winner, winner_is_tracked
 
 
 def run_study(
@@ -33,32 +35,65 @@ def run_study(
     signal.signal(signal.SIGTERM, _stop)
     session = open_session(task, source, searched, epochs, arguments)
     try:
-        parent = _open_parent(session)
-        status: Status = "KILLED"
-        try:
-            _search(session, parent)
-            score_winner(session, parent)
-            status = "FINISHED"
-        finally:
-            best = _best_value(session)
-            metrics = {} if best is None else {f"best_val_{task.metric}": best}
-            session.tracker.close(parent, status, metrics=metrics)
+        if not _is_complete(session):
+            _run(session)
     except TrackingError as error:
         raise InputError(
-            f"MLflow at {session.tracking_uri} failed ({reason(error)}); the study "
+            f"MLflow at {session.tracking_uri} failed ({first_line(error)}); the study "
             f"{session.name!r} is intact: when MLflow is back, the same command goes on and writes "
             "what is missing"
         ) from error
+    except StorageInternalError as error:
+        raise InputError(
+            f"--storage {hide_password(session.storage)} failed ({first_line(error)}); when it is "
+            "back, the same command goes on"
+        ) from error
+    missing = arguments.trials - len(finished_trials(session.study))
+    if missing > 0:
+        print(report.unfinished(session.study, task.metric, missing))
+        return
     print(
         report.summary(
             session.study,
             task.metric,
-            searched.REPORT_NOTE,
+            searched,
             session.validation,
-            session.storage,
+            hide_password(session.storage),
             session.tracking_uri,
         )
     )
+
+
+def _is_complete(session: Session) -> bool:
+    """Whether there is nothing left to do but to print the summary."""
+    if len(finished_trials(session.study)) < session.arguments.trials:
+        return False
+    winner = session.study.user_attrs.get("winner")
+    if winner is None or winner["trial"] != choose_winner(session.study).number:
+        return False
+    ended = session.study.get_trials(deepcopy=False, states=FINISHED)
+    tracked = session.tracker.find(session.name, "trial").keys()
+    return (
+        winner["seeds"] >= session.arguments.seeds
+        and {str(trial.number) for trial in ended} <= tracked
+        and winner_is_tracked(session)
+    )
+
+
+def _run(session: Session) -> None:
+    """Whatever is missing of the search and of the winner."""
+    parent = _open_parent(session)
+    status: Status = "KILLED"
+    try:
+        _search(session, parent)
+        if len(finished_trials(session.study)) >= session.arguments.trials:
+            score_winner(session)
+            track_winner(session, parent)
+            status = "FINISHED"
+    finally:
+        best = _best_value(session)
+        metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
+        session.tracker.close(parent, status, metrics=metrics)
 
 
 def _open_parent(session: Session) -> str:

@@ -15,13 +15,17 @@ from dl4ia.errors import InputError
     ("url", "said"),
     [
         ("nonsense", "cannot be reached"),
-        ("sqlite:///{}/missing/optuna.db", "no such folder"),
-        ("sqlite:///{}/text.db", "is not an SQLite database"),
+        ("postgresql://host:port/optuna", "cannot be reached"),
+        ("sqlite:///{}/text.db/optuna.db", "to be a folder that can be written to"),
+        ("sqlite:///{}/text.db", "to be a database of Optuna's, and it is not"),
+        ("sqlite:///{}/mlflow.db", "to be a database of Optuna's, and it is not"),
         ("sqlite:///:memory:", "expected a file"),
     ],
 )
 def test_bad_storages_are_named_and_nothing_is_written(tmp_path: Path, url: str, said: str) -> None:
     (tmp_path / "text.db").write_text("no database, but a text of more than sixteen bytes")
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        connection.execute("CREATE TABLE experiments (name TEXT)")
     before = sorted(tmp_path.rglob("*"))
     url = url.format(tmp_path)
     with pytest.raises(InputError, match=said) as refused:

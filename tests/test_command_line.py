@@ -45,6 +45,9 @@ def test_times(text: str, seconds: float) -> None:
         ("--image-shift", "1"),
         ("--image-shift", "nan"),
         ("--device", "tpu"),
+        ("--study-name", ""),
+        ("--study-name", "glands-v1.2"),
+        ("--study-name", "../up"),
     ],
 )
 def test_bad_values_get_one_line_and_status_2(
@@ -61,7 +64,7 @@ def test_bad_values_get_one_line_and_status_2(
     ("raised", "status", "said"),
     [
         (InputError("file.png: wrong"), 2, "error: file.png: wrong\n"),
-        (KeyboardInterrupt(), 130, "the same command goes on"),
+        (KeyboardInterrupt(), 130, "The same command goes on"),
     ],
 )
 def test_how_a_run_ends(

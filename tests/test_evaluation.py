@@ -34,7 +34,15 @@ def run(train: Dataset, file: Path, seed: int = 1, epochs: int = 2) -> tuple[Ret
     """A retraining, and the number of epochs it took."""
     trained: list[int] = []
     result = retrain(
-        TASK, REPORT_MODELS["baseline"], train, epochs, seed, CPU, file, lambda: trained.append(1)
+        TASK,
+        REPORT_MODELS["baseline"],
+        train,
+        epochs,
+        seed,
+        CPU,
+        "abc",
+        file,
+        lambda: trained.append(1),
     )
     return result, len(trained)
 
@@ -75,23 +83,24 @@ def test_the_opening_is_recorded_before_the_test_files_are_read(gland_folder: Pa
     content = broken.read_bytes()
     broken.write_bytes(b"")
     with pytest.raises(InputError, match=r"image_03\.png"):
-        open_test_set(study, source, 5, ENVIRONMENT)
+        open_test_set(study, source, 5, 3, ENVIRONMENT)
     (opening,) = study.user_attrs["test_openings"]
     assert opening["trial"] == 5 and opening["commit"] == "abc"
     broken.write_bytes(content)
-    assert len(open_test_set(study, source, 5, ENVIRONMENT)) == 6  # goes on: not a second one
+    assert len(open_test_set(study, source, 5, 3, ENVIRONMENT)) == 6  # goes on: not a second one
     assert study.user_attrs["test_openings"] == [opening]
 
 
 def test_another_winner_needs_the_users_word_and_is_counted() -> None:
     study = optuna.create_study()
-    check_test_lock(study, 5, again=False)
-    open_test_set(study, EmbeddedGlands(), 5, ENVIRONMENT)
-    check_test_lock(study, 5, again=False)
-    with pytest.raises(InputError, match="--open-test-again"):
-        check_test_lock(study, 8, again=False)
-    check_test_lock(study, 8, again=True)
-    open_test_set(study, EmbeddedGlands(), 8, ENVIRONMENT)
+    check_test_lock(study, 5, 3, again=False)
+    open_test_set(study, EmbeddedGlands(), 5, 3, ENVIRONMENT)
+    check_test_lock(study, 5, 3, again=False)
+    for trial, seeds in ((8, 3), (5, 4)):
+        with pytest.raises(InputError, match="--open-test-again"):
+            check_test_lock(study, trial, seeds, again=False)
+    check_test_lock(study, 8, 3, again=True)
+    open_test_set(study, EmbeddedGlands(), 8, 3, ENVIRONMENT)
     assert [opening["trial"] for opening in study.user_attrs["test_openings"]] == [5, 8]
 
 
@@ -104,3 +113,9 @@ def test_scores_are_means_and_deviations_over_seeds(train: Dataset, tmp_path: Pa
     assert scores["test_dice_sd"] == pytest.approx(statistics.stdev(each))
     assert scores["test_dice_seed_1"] == each[1]
     assert "test_dice_sd" not in score(TASK, retrainings[:1], train, CPU)
+
+
+def test_a_file_that_cannot_be_written_is_named(train: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match=r"taken/seed_0\.pt: cannot be written"):
+        run(train, tmp_path / "taken" / "seed_0.pt", epochs=1)

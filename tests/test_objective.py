@@ -15,6 +15,7 @@ from dl4ia.errors import TrialFailure
 from dl4ia.objective import Objective, derive_seed, train_point
 from dl4ia.search_space import Space, choice, integer, real
 from dl4ia.segmentation import SegmentationTask
+from dl4ia.study import is_interrupted
 
 CPU = torch.device("cpu")
 EPOCHS = 3
@@ -152,7 +153,7 @@ def test_a_failure_is_recorded_and_the_study_goes_on(dataset: Dataset) -> None:
     assert next_one.state == TrialState.COMPLETE
 
 
-def test_an_interrupted_trial_says_so(dataset: Dataset) -> None:
+def test_an_interrupted_trial_has_no_failure(dataset: Dataset) -> None:
     class InterruptedTask(SegmentationTask):
         def evaluate(self, *arguments: Any) -> dict[str, float]:
             raise KeyboardInterrupt
@@ -166,5 +167,5 @@ def test_an_interrupted_trial_says_so(dataset: Dataset) -> None:
         study.optimize(objective, n_trials=1)
     (trial,) = study.trials
     assert trial.state == TrialState.FAIL
-    assert trial.user_attrs["interrupted"] == "stopped by the user"
+    assert "failure" not in trial.user_attrs and is_interrupted(trial)
     assert trial.user_attrs["seed"] == derive_seed(0, "trial", 0)

@@ -37,15 +37,18 @@ def test_the_leaderboard_has_the_best_and_every_report_model() -> None:
         study.add_trial(trial(TrialState.COMPLETE, 0.9 - number / 100))
     study.add_trial(trial(TrialState.COMPLETE, 0.1, point="baseline", report_model="baseline"))
     study.add_trial(trial(TrialState.PRUNED, 0.99))
-    lines = leaderboard(study, "dice").splitlines()
-    assert len(lines) == 1 + 10 + 1
+    study.add_trial(trial(TrialState.FAIL, None, report_model="unet", failure="out of memory"))
+    lines = leaderboard(study, "dice", ["baseline", "unet", "resnet"]).splitlines()
+    assert len(lines) == 1 + 10 + 1 + 2
     assert lines[1].split()[:3] == ["1", "0", "0.9000"]
-    assert lines[-1].split()[0] == "21" and lines[-1].endswith("baseline (report)")
+    assert lines[11].split()[0] == "21" and lines[11].endswith("baseline (report)")
+    assert lines[12].endswith("unet (report), failed: out of memory")
+    assert lines[13].endswith("resnet (report), not run")
     assert "1,234" in lines[1]
 
 
 def test_columns_align() -> None:
-    lines = table([{"a": "1", "b": "x"}, {"a": "100", "b": "yy"}]).splitlines()
+    lines = table([("a", "b"), ("1", "x"), ("100", "yy")]).splitlines()
     assert lines == ["    a  b", "    1  x", "  100  yy"]
 
 

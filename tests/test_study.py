@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -5,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -41,7 +43,7 @@ def storage(tmp_path: Path) -> optuna.storages.RDBStorage:
 
 
 def begin(storage: optuna.storages.RDBStorage, identity: Identity = IDENTITY) -> optuna.Study:
-    check_identity(storage, "study", identity)
+    check_identity(str(storage.url), "study", identity)
     return open_study(storage, "study", identity, SEARCHED)
 
 
@@ -122,7 +124,6 @@ def test_failures_count_and_interruptions_run_again(storage: optuna.storages.RDB
     def stop(trial: optuna.Trial) -> float:
         objective(trial)
         trial.set_user_attr("seed", 7)
-        trial.set_user_attr("interrupted", "stopped by the user")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -154,14 +155,35 @@ def test_a_killed_trial_is_failed_and_its_point_run_again(
     assert subprocess.run([sys.executable, "-c", code, url]).returncode == -9
     study = begin(storage)
     assert study.trials[0].state == TrialState.FAIL
-    assert study.trials[0].user_attrs["interrupted"] == "its process ended"
+    assert is_interrupted(study.trials[0])
     assert run(study, 2) == [1, 2]
     points = [trial.params for trial in finished_trials(study)]
     assert points == [REFERENCE["second"], REPORT["first"]]
     assert study.trials[2].user_attrs["report_model"] == "first"
 
 
-def test_a_trial_of_a_living_process_is_left_alone(storage: optuna.storages.RDBStorage) -> None:
+def test_a_study_that_another_process_runs_is_refused(
+    storage: optuna.storages.RDBStorage,
+) -> None:
     trial = begin(storage).ask()
-    trial.set_user_attr("process", this_process())
-    assert begin(storage).trials[0].state == TrialState.RUNNING
+    parent = psutil.Process(os.getppid())
+    owner = this_process() | {"pid": parent.pid, "started": parent.create_time()}
+    trial.set_user_attr("process", owner)
+    with pytest.raises(InputError, match=f"is being run by process {parent.pid}"):
+        begin(storage)
+    assert study_of(storage).trials[0].state == TrialState.RUNNING
+
+
+def test_ctrl_c_while_optuna_tells_is_still_ctrl_c(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*words: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optuna.study._optimize._tell_with_warning", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(begin(storage), 1)
+
+
+def study_of(storage: optuna.storages.RDBStorage) -> optuna.Study:
+    return optuna.load_study(study_name="study", storage=storage)

@@ -14,8 +14,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from dl4ia.errors import InputError
-from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, TrackingError, reason
+from dl4ia.errors import InputError, first_line
+from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, TrackingError
 
 START = datetime(2025, 3, 1, 12, 0, 0)
 DATASET = DatasetRecord("glands", "a" * 36, "data/glands", {"images": 85}, "training")
@@ -278,5 +278,5 @@ def test_a_database_that_fails_is_told_in_one_line(
         connection.execute("DROP TABLE runs")
     with pytest.raises(TrackingError) as failed:
         tracker.find("study", "trial")
-    assert reason(failed.value) == "no such table: runs"
+    assert first_line(failed.value) == "no such table: runs"
     assert "Traceback" not in capfd.readouterr().err

@@ -22,6 +22,7 @@ from PIL import Image
 from dl4ia.command_line import StudyArguments, study_parser
 from dl4ia.errors import InputError
 from dl4ia.segmentation import SegmentationTask
+from dl4ia.study import is_interrupted
 from search_spaces.segmentation import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
@@ -49,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == (
-        "Stopped. Nothing is lost: the same command goes on from here."
+        "Stopped. The same command goes on from here; a trial in progress starts over."
     )
     assert "Traceback" not in errors and "Winner" not in rest
     ended = subprocess.run(command(folder), cwd=folder, capture_output=True, text=True)
@@ -79,7 +80,7 @@ def runs(client: MlflowClient, kind: str) -> list[mlflow.entities.Run]:
 
 
 def test_exactly_the_trials_asked_for(study: optuna.Study) -> None:
-    interrupted = [trial for trial in study.trials if "interrupted" in trial.user_attrs]
+    interrupted = [trial for trial in study.trials if is_interrupted(trial)]
     assert len(interrupted) <= 1  # the signal may have come between two trials
     finished = [trial for trial in study.trials if trial not in interrupted]
     assert len(finished) == 11
@@ -117,6 +118,36 @@ def test_a_finished_study_only_prints_its_summary_again(
     assert len(study.user_attrs["test_openings"]) == 1
 
 
+def test_more_trials_than_time_keep_the_test_set_shut(tmp_path: Path) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    words = command(tmp_path, "--timeout", "0.1")
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "The time is over, 10 trials before the end." in ended.stdout
+    assert "--trials 1 scores the best of these instead" in ended.stdout
+    assert "Winner" not in ended.stdout
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}")
+    assert "test_openings" not in summary.user_attrs
+
+
+def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -> None:
+    """Into another database: the trials, and the winner with its model, without the test set."""
+    uri = f"sqlite:///{finished / 'again.db'}"
+    words = command(finished, "--tracking-uri", uri)
+    rebuilt = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert "Retraining" not in rebuilt.stdout
+    client = MlflowClient(uri, registry_uri=uri)
+    assert len(runs(client, "trial")) == len(study.trials)
+    (winner,) = runs(client, "winner")
+    assert winner.info.status == "FINISHED"
+    assert (
+        winner.data.tags["dl4ia.test_fingerprint"] == study.user_attrs["winner"]["test_fingerprint"]
+    )
+    assert client.get_model_version_by_alias(NAME, "champion").run_id == winner.info.run_id
+    assert len(study.user_attrs["test_openings"]) == 1
+
+
 def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) -> None:
     (parent,) = runs(client, "study")
     assert parent.info.status == "FINISHED"
@@ -130,7 +161,7 @@ def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) 
         assert tags["mlflow.parentRunId"] == parent.info.run_id
         assert tags["dl4ia.study"] == NAME and tags["dl4ia.state"] == trial.state.name
         assert run.data.params == {name: str(value) for name, value in trial.params.items()}
-        if "interrupted" in trial.user_attrs:
+        if is_interrupted(trial):
             assert run.info.status == "KILLED"
             continue
         history = client.get_metric_history(run.info.run_id, "val_dice")
@@ -220,7 +251,9 @@ BAD: list[tuple[Callable[[Path], None], list[str], str]] = [
     (blue, [], r"image_03\.png: its blue channel is not 0"),
     (nothing, ["--data", "nowhere"], r"nowhere: no such folder"),
     (nothing, ["--folds", "1000"], r"--folds 1000: expected 1 to 10"),
-    (nothing, ["--storage", "sqlite:///nowhere/x.db"], r"nowhere"),
+    (nothing, ["--out", "Tiny Glands/Train/image_01.png"], r"--out Tiny Glands/Train/image_01"),
+    (nothing, ["--storage", "sqlite:///Tiny Glands/Train/image_01.png"], r"database of Optuna's"),
+    (nothing, ["--storage", "sqlite:///x.db", "--tracking-uri", "sqlite:///x.db"], r"are both"),
     (nothing, ["--storage", "bogus"], r"--storage bogus: cannot be reached"),
     (nothing, ["--tracking-uri", "http://127.0.0.1:9"], r"http://127\.0\.0\.1:9"),
     (nothing, ["--tracking-uri", "./mlruns"], r"\./mlruns"),

@@ -33,10 +33,10 @@ class ModelSettings:
 
     architecture: str
     base_width: int
-    depth: int
-    normalization: str
-    dropout: float
-    initialization: str
+    depth: int = 3
+    normalization: str = "none"
+    dropout: float = 0.0
+    initialization: str = "he"
     convolutions: int = 1
     residual: bool = True
 
