@@ -27,10 +27,9 @@ def score_winner(session: Session) -> None:
     Raises InputError where the test set was opened for something else, or retraining fails.
     """
     study, seeds = session.study, session.arguments.seeds
-    trial = choose_winner(study)
-    known: dict[str, Any] = study.user_attrs.get("winner", {})
-    if known.get("trial") == trial.number and known["seeds"] >= seeds:
+    if winner_is_scored(session):
         return
+    trial = choose_winner(study)
     again = session.arguments.open_test_again
     evaluation.check_test_lock(study, trial.number, seeds, again)
     start = datetime.now()
@@ -59,6 +58,14 @@ def score_winner(session: Session) -> None:
         "pictures": [str(file) for file in [*files, folder / "history.png"]],
     }
     study.set_user_attr("winner", winner)
+
+
+def winner_is_scored(session: Session) -> bool:
+    """Whether the study has the score of its best trial, over as many seeds as asked for."""
+    known: dict[str, Any] = session.study.user_attrs.get("winner", {})
+    if known.get("trial") != choose_winner(session.study).number:
+        return False
+    return bool(known["seeds"] >= session.arguments.seeds)
 
 
 def winner_is_tracked(session: Session) -> bool:

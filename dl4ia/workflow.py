@@ -17,12 +17,12 @@ from dl4ia.data.dataset import Source
 from dl4ia.errors import InputError, first_line
 from dl4ia.records import study_record, trial_record
 from dl4ia.search_space import SpaceModule
-from dl4ia.selection import choose_winner, ranked_trials
+from dl4ia.selection import ranked_trials
 from dl4ia.session import Session, open_session
 from dl4ia.study import FINISHED, finished_trials, search
 from dl4ia.task import Task
 from dl4ia.tracking import Status, TrackingError
-from dl4ia.winner import score_winner, track_winner, winner_is_tracked
+from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
 
 
 def run_study(
@@ -68,16 +68,11 @@ def _is_complete(session: Session) -> bool:
     """Whether there is nothing left to do but to print the summary."""
     if len(finished_trials(session.study)) < session.arguments.trials:
         return False
-    winner = session.study.user_attrs.get("winner")
-    if winner is None or winner["trial"] != choose_winner(session.study).number:
+    if not winner_is_scored(session):
         return False
     ended = session.study.get_trials(deepcopy=False, states=FINISHED)
     tracked = session.tracker.find(session.name, "trial").keys()
-    return (
-        winner["seeds"] >= session.arguments.seeds
-        and {str(trial.number) for trial in ended} <= tracked
-        and winner_is_tracked(session)
-    )
+    return {str(trial.number) for trial in ended} <= tracked and winner_is_tracked(session)
 
 
 def _run(session: Session) -> None:
