@@ -26,7 +26,7 @@ class Retraining:
     """One retraining of the winner, from its own seed."""
 
     model: nn.Module
-    train_losses: list[float]  # one an epoch
+    history: dict[str, list[float]]  # train_loss, train_accuracy: one value an epoch
     commit: str  # that of the code which trained it
 
 
@@ -52,16 +52,17 @@ def retrain(
         if kept["recipe"] == recipe:
             model = task.build(point, dataset)
             model.load_state_dict(kept["weights"])
-            return Retraining(model, kept["train_losses"], kept["commit"])
+            return Retraining(model, kept["history"], kept["commit"])
     model, results = train_point(task, point, dataset, None, epochs, seed, device)
-    train_losses = []
+    history: dict[str, list[float]] = {"train_loss": [], "train_accuracy": []}
     for result in results:
-        train_losses.append(result["train_loss"])
+        for name, values in history.items():
+            values.append(result[name])
         after_epoch()
     kept = {
         "recipe": recipe,
         "weights": model.state_dict(),
-        "train_losses": train_losses,
+        "history": history,
         "commit": commit,
     }
     unfinished = file.with_suffix(".part")
@@ -71,7 +72,7 @@ def retrain(
         unfinished.replace(file)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
-    return Retraining(model, train_losses, commit)
+    return Retraining(model, history, commit)
 
 
 def retraining_seed(study_seed: int, trial: int, number: int) -> int:

@@ -1,4 +1,4 @@
-"""Segmentation metrics from pixel counts, so that each number has one definition.
+"""Metrics from counts of pixels and images, so that each number has one definition.
 
 Dice = 2 |P ∩ L| / (|P| + |L|) and IoU = |P ∩ L| / |P ∪ L| of predicted and labelled gland pixels
 (Dice 1945, Jaccard 1912). Where both are empty the prediction is right: 1.
@@ -55,6 +55,12 @@ class PixelCounts:
             "dice_pooled": self.dice_pooled(),
             "iou": self.iou().mean().item(),
         }
+
+
+def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
+    """(classes, classes) int64 counts of (N,) true classes, in rows, and predicted ones."""
+    pairs = labels * classes + predictions
+    return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ there.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import optuna
 import torch
@@ -18,17 +18,11 @@ from dl4ia.data.splits import Split
 from dl4ia.environment import this_process
 from dl4ia.errors import TrialFailure
 from dl4ia.models.layers import weight_count
-from dl4ia.search_space import Space, sample
+from dl4ia.search_space import Space, sample, settings_of
 from dl4ia.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.fit import Result, TrainingSettings, fit
-
-Settings = TypeVar("Settings", TrainingSettings, AugmentationSettings)
-
-
-def settings_of(kind: type[Settings], point: Mapping[str, Any]) -> Settings:
-    """The hyperparameters of `point` that are fields of the dataclass `kind`."""
-    return kind(**{field.name: point[field.name] for field in fields(kind) if field.name in point})
+from dl4ia.training.precision import fast_precision
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -59,6 +53,7 @@ def train_point(
         epochs,
         seed,
         device,
+        fast_precision(device),
     )
     return model, results
 

@@ -12,37 +12,120 @@ matplotlib.use("agg")
 from matplotlib import pyplot as plt
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.metrics import PixelCounts
+from dl4ia.metrics import PixelCounts, confusion_matrix
 
 REPORT_IMAGE = "image_05.png"  # the one of the report's figures
+MOST_MISCLASSIFIED = 24
 HIT, MISSED, INVENTED = (255, 255, 255), (230, 70, 60), (70, 130, 240)
 
 
 def draw_history(
     history: Mapping[str, Sequence[float]],
-    retrainings: Sequence[Sequence[float]],
+    retrainings: Sequence[Mapping[str, Sequence[float]]],
     metric: str,
     file: Path,
 ) -> None:
-    """The winner's trial (training and validation loss and metric) and its retrainings' losses."""
+    """The winner's trial (losses, metric on training and validation part) and its retrainings."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    epochs = range(1, len(history["train_loss"]) + 1)
-    left.plot(epochs, history["train_loss"], label="training part, as trained")
-    left.plot(epochs, history["val_loss"], label="validation part, cross-entropy")
-    for number, losses in enumerate(retrainings):
-        label = "retrainings on all training images" if number == 0 else None
-        left.plot(range(1, len(losses) + 1), losses, color="0.7", linewidth=1, label=label)
+    _curves(
+        left,
+        history,
+        retrainings,
+        {
+            "train_loss": "training part, as augmented and trained",
+            "val_loss": "validation part, cross-entropy",
+        },
+    )
     left.set(xlabel="epoch", ylabel="loss", title="Loss", yscale="log")
-    left.legend(frameon=False)
-    right.plot(epochs, history[f"val_{metric}"], label="mean over images")
-    if f"val_{metric}_pooled" in history:
-        right.plot(epochs, history[f"val_{metric}_pooled"], label="pooled over pixels")
-    right.set(xlabel="epoch", ylabel=metric, title=f"Validation {metric}", ylim=(0, 1))
-    right.legend(frameon=False, loc="lower right")
+    _curves(
+        right,
+        history,
+        retrainings,
+        {
+            f"train_{metric}": "training part, as augmented and trained",
+            f"val_{metric}": "validation part, mean over images",
+            f"val_{metric}_pooled": "validation part, pooled over pixels",
+        },
+    )
+    right.set(xlabel="epoch", ylabel=metric, title=metric.capitalize())
     for axes in (left, right):
+        axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
     plt.close(figure)
+
+
+def _curves(
+    axes: plt.Axes,
+    history: Mapping[str, Sequence[float]],
+    retrainings: Sequence[Mapping[str, Sequence[float]]],
+    labels: Mapping[str, str],
+) -> None:
+    """Those metrics of `labels` that there are, over epochs; the retrainings' in grey."""
+    for name, label in labels.items():
+        for number, retraining in enumerate(retrainings):
+            if name in retraining:
+                grey = "retrainings on all training images" if number == 0 else None
+                epochs = range(1, len(retraining[name]) + 1)
+                axes.plot(epochs, retraining[name], color="0.7", linewidth=1, label=grey)
+        if name in history:
+            axes.plot(range(1, len(history[name]) + 1), history[name], label=label)
+
+
+def draw_confusion(
+    labels: Tensor, predictions: Tensor, classes: Sequence[str], folder: Path
+) -> Path:
+    """(N,) labels and predictions as a table: rows are the true classes, columns the predicted."""
+    counts = confusion_matrix(labels, predictions, len(classes)).numpy()
+    wrong = counts - np.diag(np.diag(counts))
+    side = max(4.5, 0.55 * len(classes))
+    figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+    axes.imshow(wrong, cmap="Reds")  # the right ones would drown the others
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if wrong[row, column] > 0.6 * wrong.max() else "black"
+        weight = "bold" if row == column else "normal"
+        if count:
+            axes.text(
+                column, row, count, ha="center", va="center", color=colour, weight=weight, size=8
+            )
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes)
+    axes.set_yticks(ticks, classes)
+    right, total = int(np.trace(counts)), int(counts.sum())
+    axes.set(xlabel="predicted class", ylabel="true class")
+    axes.set_title(f"{right:,} of {total:,} test images right ({right / total:.2%})", size=10)
+    file = folder / "test_confusion.png"
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+    return file
+
+
+def draw_misclassified(
+    dataset: Dataset, probabilities: Tensor, classes: Sequence[str], folder: Path
+) -> Path:
+    """The wrong ones that the network was surest of, up to 24: (N, classes) probabilities."""
+    confidence, predictions = probabilities.max(1)
+    wrong = (predictions != dataset.labels).nonzero()[:, 0]
+    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISCLASSIFIED]
+    columns = 8
+    rows = max(1, -(-len(surest) // columns))
+    size = (1.25 * columns, 1.6 * rows + 0.5)
+    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for axes, index in zip(panels.flat, surest.tolist(), strict=False):
+        axes.imshow(displayable(dataset.images[index]))
+        true, predicted = classes[int(dataset.labels[index])], classes[int(predictions[index])]
+        axes.set_title(f"{true} → {predicted} ({confidence[index]:.0%})", size=8)
+    shown = f", the {len(surest)} most confident" if len(surest) < len(wrong) else ""
+    figure.suptitle(
+        f"{len(wrong)} of {len(dataset)} test images misclassified{shown}: true → predicted",
+        size=10,
+    )
+    file = folder / "test_misclassified.png"
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+    return file
 
 
 def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> list[Path]:
@@ -76,8 +159,10 @@ def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> l
 
 
 def displayable(image: Tensor) -> np.ndarray:
-    """(2 or 3, H, W) in [0, 1] -> (H, W, 3): two stains are shown as red and green."""
+    """(C, H, W) in [0, 1] -> (H, W, 3): one channel is grey, two stains are red and green."""
     channels, height, width = image.shape
+    if channels == 1:
+        image, channels = image.expand(3, height, width), 3
     blue = torch.zeros(3 - channels, height, width)
     return torch.cat([image, blue]).permute(1, 2, 0).numpy()
 

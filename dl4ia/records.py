@@ -83,8 +83,9 @@ def winner_record(
         parameters=winner["point"],
         metrics=winner["metrics"] | {"weights": winner["weights"]},
         history={
-            f"train_loss_seed_{number}": losses
-            for number, losses in enumerate(winner["train_losses"])
+            f"{name}_seed_{number}": values
+            for number, history in enumerate(winner["retrainings"])
+            for name, values in history.items()
         },
         start=datetime.fromisoformat(winner["start"]),
         end=datetime.fromisoformat(winner["end"]),

@@ -11,9 +11,10 @@ importances of those that do.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol, TypeVar
 
+Settings = TypeVar("Settings")  # a dataclass
 Value = bool | int | float | str
 Point = dict[str, Any]
 Condition = Mapping[str, tuple[Value, ...]]
@@ -128,6 +129,12 @@ def sample(space: Space, trial: Suggester) -> Point:
         if applies(domain, point):
             point[name] = domain.suggest(trial, name)
     return point
+
+
+def settings_of(kind: type[Settings], point: Mapping[str, Any]) -> Settings:
+    """The hyperparameters of `point` that are fields of the dataclass `kind`."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: point[name] for name in point if name in names})
 
 
 def check_point(space: Space, point: Mapping[str, Any], label: str) -> None:

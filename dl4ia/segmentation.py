@@ -1,7 +1,6 @@
 """The segmentation task: how its points become networks, and how these are scored."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.metrics import PixelCounts
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.pictures import draw_segmentations
+from dl4ia.search_space import settings_of
 
 EVALUATION_BATCH = 16  # images; fixed, so that scoring does not depend on what is tuned
 
@@ -30,11 +30,8 @@ class SegmentationTask:
 
     def build(self, point: Mapping[str, Any], train: Dataset) -> SegmentationModel:
         """A fresh network, drawn from the global random stream; `train` gives the statistics."""
-        names = {field.name for field in fields(ModelSettings)}
-        settings = ModelSettings(**{name: point[name] for name in names & point.keys()})
-        mean = train.images.mean((0, 2, 3))
-        deviation = train.images.std((0, 2, 3)).clamp(min=1e-3)  # a channel may be constant
-        return SegmentationModel(settings, mean.tolist(), deviation.tolist())
+        settings = settings_of(ModelSettings, point)
+        return SegmentationModel(settings, *train.channel_statistics())
 
     def evaluate(
         self, model: nn.Module, dataset: Dataset, device: torch.device

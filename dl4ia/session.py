@@ -19,6 +19,7 @@ from dl4ia.search_space import fingerprint as space_fingerprint
 from dl4ia.study import Identity, check_identity, open_storage, open_study
 from dl4ia.task import Task
 from dl4ia.tracking import DatasetRecord, Tracker
+from dl4ia.training.precision import fast_precision
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,10 @@ def open_session(
     Raises InputError, before anything is written, for whatever the user must mend.
     """
     device = _device(arguments.device)
-    environment = describe_environment() | {"device": _device_name(device)}
+    environment = describe_environment() | {
+        "device": _device_name(device),
+        "precision": str(fast_precision(device)).removeprefix("torch."),
+    }
     dataset = source.train()
     splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed)
     identity = Identity(

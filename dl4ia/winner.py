@@ -37,12 +37,12 @@ def score_winner(session: Session) -> None:
     environment, device = session.environment, session.objective.device
     test = evaluation.open_test_set(study, session.source, trial.number, seeds, environment)
     metrics = evaluation.score(session.task, retrainings, test, device)
-    losses = [retraining.train_losses for retraining in retrainings]
+    histories = [retraining.history for retraining in retrainings]
     history = trial.user_attrs["history"]
     folder = _folder(session, trial.number)
     # The first seed's model, never the best one's on the test set.
     files = session.task.draw(retrainings[0].model, test, device, folder)
-    pictures.draw_history(history, losses, session.task.metric, folder / "history.png")
+    pictures.draw_history(history, histories, session.task.metric, folder / "history.png")
     winner = {
         "trial": trial.number,
         "opening": len(study.user_attrs["test_openings"]),
@@ -50,7 +50,7 @@ def score_winner(session: Session) -> None:
         "weights": trial.user_attrs["weights"],
         "seeds": seeds,
         "metrics": {name: values[-1] for name, values in history.items()} | metrics,
-        "train_losses": losses,
+        "retrainings": histories,
         "commits": sorted({retraining.commit for retraining in retrainings}),
         "test_fingerprint": test.fingerprint(),
         "start": start.isoformat(),
@@ -139,7 +139,7 @@ def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[s
     names = (f"val_{session.task.metric}", f"test_{session.task.metric}")
     scores = {name: f"{winner['metrics'][name]:.4f}" for name in names}
     description = (
-        "Images (N, C, H, W) in [0, 1] to logits (N, classes, H, W). Of the first of "
+        "Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Of the first of "
         f"{winner['seeds']} retraining seeds; the test score is their mean: {scores}"
     )
     session.tracker.register_model(run, model, example, session.name, scores, description)

@@ -14,10 +14,11 @@ from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.fit import Result, TrainingSettings, fit
+from dl4ia.training.precision import fast_precision
 
 CPU = torch.device("cpu")
 MODEL = ModelSettings("fcn", 8, 2, "none", 0.0, "he")
-TRAINING = TrainingSettings("cross_entropy", "adam", 0.01, "constant", 4)
+TRAINING = TrainingSettings("adam", 0.01, "constant", 4)
 FULL_BATCH = replace(TRAINING, optimizer="momentum", batch_size="full")
 AUGMENTED = AugmentationSettings("flips_and_quarter_turns", affine=0.5, elastic=0.5)
 
@@ -72,6 +73,7 @@ def test_each_epoch_yields_its_metrics() -> None:
     for result in results:
         assert set(result) == {
             "train_loss",
+            "train_accuracy",
             "learning_rate",
             "seconds",
             "val_loss",
@@ -102,7 +104,7 @@ def test_the_training_loss_is_a_mean_over_images() -> None:
 
 def test_without_a_validation_part_there_are_no_validation_metrics() -> None:
     for result in train(make_model(), validation=None):
-        assert set(result) == {"train_loss", "learning_rate", "seconds"}
+        assert set(result) == {"train_loss", "train_accuracy", "learning_rate", "seconds"}
 
 
 def test_a_seed_repeats_and_another_does_not() -> None:
@@ -122,7 +124,7 @@ def test_a_full_batch_in_parts_is_the_same_step(loss: str, monkeypatch: pytest.M
     settings = replace(FULL_BATCH, loss=loss)
     whole, parts = make_model(), make_model()
     expected = train(whole, settings=settings)
-    monkeypatch.setattr("dl4ia.training.fit.LARGEST_PART", 3)
+    monkeypatch.setattr("dl4ia.training.fit.LARGEST_PART", 3 * 32 * 32)
     results = train(parts, settings=settings)
     torch.testing.assert_close(weights_of(parts), weights_of(whole), atol=1e-5, rtol=0)
     for result, known in zip(results, expected, strict=True):
@@ -139,6 +141,25 @@ def test_a_step_follows_the_mean_gradient() -> None:
             weight -= 0.01 * weight.grad
     train(model, settings=replace(FULL_BATCH, optimizer="sgd"), epochs=1)
     torch.testing.assert_close(weights_of(model), weights_of(expected), atol=1e-6, rtol=0)
+
+
+def test_bfloat16_trains_as_float32_does_and_is_scored_in_float32() -> None:
+    exact, fast = make_model(), make_model()
+    expected = train(exact, epochs=10)
+    results = train(fast, epochs=10, precision=torch.bfloat16)
+    assert {weight.dtype for weight in fast.parameters()} == {torch.float32}
+    assert not torch.equal(weights_of(fast), weights_of(exact))
+    scores = SegmentationTask().evaluate(fast, VALIDATION, CPU)
+    assert results[-1]["val_loss"] == scores["loss"]
+    for result, known in zip(results, expected, strict=True):
+        assert result["train_loss"] == pytest.approx(known["train_loss"], abs=0.02)
+
+
+def test_the_processor_chooses_the_precision() -> None:
+    hardware = torch.cpu.get_capabilities()
+    fast = bool(hardware.get("avx512_bf16") or hardware.get("amx_bf16"))
+    assert (fast_precision(CPU) == torch.bfloat16) == fast
+    assert fast_precision(torch.device("cuda")) == torch.float32
 
 
 def test_a_diverging_loss_is_a_failure_that_names_the_epoch() -> None:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dl4ia.training.losses import LOSSES, soft_dice_loss
+from dl4ia.training.losses import make_loss, soft_dice_loss
 
 LABELS = torch.zeros(3, 8, 8, dtype=torch.int64)
 LABELS[0, 2:6, 2:6] = 1
@@ -45,6 +45,6 @@ def test_empty_masks_have_a_finite_gradient_away_from_gland() -> None:
 def test_the_combined_loss_is_the_sum() -> None:
     logits = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = F.cross_entropy(logits, LABELS) + soft_dice_loss(logits, LABELS)
-    assert LOSSES["cross_entropy_dice"](logits, LABELS).item() == pytest.approx(expected.item())
-    cross_entropy = LOSSES["cross_entropy"](logits, LABELS).item()
+    assert make_loss("cross_entropy_dice")(logits, LABELS).item() == pytest.approx(expected.item())
+    cross_entropy = make_loss("cross_entropy")(logits, LABELS).item()
     assert cross_entropy == pytest.approx(F.cross_entropy(logits, LABELS).item())

@@ -29,6 +29,12 @@ def test_exponential_is_the_reports_equation_1() -> None:
     assert 0.003 * schedule_factor("exponential", 100, 300) == pytest.approx(rate)
 
 
+def test_fast_exponential_is_the_reports_code_for_digits() -> None:
+    # 2,000 iterations are the time constant, 6,000 are trained: from 0.003 towards 0.0001.
+    rate = 0.0001 + (0.003 - 0.0001) * math.exp(-1500 / 2000)
+    assert 0.003 * schedule_factor("fast_exponential", 1500, 6000) == pytest.approx(rate)
+
+
 def test_cosine_falls_from_1_to_0() -> None:
     values = factors("cosine")
     assert values[0] == 1
@@ -48,13 +54,17 @@ def test_one_cycle_rises_to_1_and_falls_to_0() -> None:
     assert 0 < values[-1] < 1e-4
 
 
-@pytest.mark.parametrize("schedule", ["constant", "exponential", "cosine", "one_cycle"])
+@pytest.mark.parametrize(
+    "schedule", ["constant", "exponential", "fast_exponential", "cosine", "one_cycle"]
+)
 def test_a_training_of_one_step_learns(schedule: str) -> None:
     assert 0 < schedule_factor(schedule, 0, 1) <= 1
 
 
 def test_an_unknown_schedule_is_refused() -> None:
-    with pytest.raises(ValueError, match="'linear'.*constant, exponential, cosine or one_cycle"):
+    with pytest.raises(
+        ValueError, match="'linear'.*constant, exponential, fast_exponential, cosine"
+    ):
         schedule_factor("linear", 0, 10)
 
 

@@ -37,5 +37,6 @@ def test_the_history_is_drawn(tmp_path: Path) -> None:
     history = {
         name: [0.5, 0.4] for name in ("train_loss", "val_loss", "val_dice", "val_dice_pooled")
     }
-    draw_history(history, [[0.6, 0.5], [0.7, 0.4]], "dice", tmp_path / "history.png")
+    retrainings = [{"train_loss": [0.6, 0.5]}, {"train_loss": [0.7, 0.4]}]
+    draw_history(history, retrainings, "dice", tmp_path / "history.png")
     assert np.asarray(Image.open(tmp_path / "history.png").convert("L")).std() > 5

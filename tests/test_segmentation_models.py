@@ -140,7 +140,7 @@ def test_channels_are_normalised_by_the_buffers() -> None:
     images = make_images(2, 16, 16)
     normalised = (images - mean[:, None, None]) / deviation[:, None, None]
     torch.testing.assert_close(logits_of(model, images), logits_of(neutral, normalised))
-    assert {"mean", "standard_deviation"} <= model.state_dict().keys()
+    assert {"standardization.mean", "standardization.standard_deviation"} <= set(model.state_dict())
 
 
 def silence(module: nn.Module) -> None:

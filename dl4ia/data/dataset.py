@@ -14,7 +14,7 @@ class Dataset:
     """Images and labels in memory.
 
     images: (N, C, H, W) float32 in [0, 1].
-    labels: (N, H, W) int64 class of each pixel.
+    labels: int64 classes, (N, H, W) of pixels or (N,) of whole images.
     names: N file names, for pictures and messages.
     """
 
@@ -31,6 +31,12 @@ class Dataset:
         return Dataset(
             self.images[chosen], self.labels[chosen], tuple(self.names[index] for index in indices)
         )
+
+    def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel over all images and pixels."""
+        mean = self.images.mean((0, 2, 3))
+        deviation = self.images.std((0, 2, 3)).clamp(min=1e-3)  # a channel may be constant
+        return mean.tolist(), deviation.tolist()
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of what a network is shown: pixels, labels and their order."""

@@ -1,9 +1,35 @@
 """The blocks that every network is made of, and how their weights begin."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+}
+
+
+class Standardization(nn.Module):
+    """(N, C, H, W) images, each channel minus its mean and divided by its standard deviation."""
+
+    mean: Tensor
+    standard_deviation: Tensor
+
+    def __init__(self, mean: Sequence[float], standard_deviation: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer(
+            "standard_deviation", torch.tensor(standard_deviation).view(1, -1, 1, 1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.standard_deviation
 
 
 def make_normalization(kind: str, channels: int) -> nn.Module:
@@ -62,23 +88,33 @@ class ResidualLevel(nn.Module):
 
 
 def initialize(network: nn.Module, kind: str) -> None:
-    """Set every convolution's weights in place, from the global random stream.
+    """Set the weights of every layer in place, from the global random stream.
 
-    `report`: weights 0.1 N(0, 1), biases 0.1. `he`: He et al. 2015 for ReLU, biases 0.
+    `report`: weights 0.1 N(0, 1), biases 0.1. `report_dense`, of its fully connected network:
+    weights 0.01 N(0, 1), biases 1 / units. `he`: He et al. 2015 for ReLU, biases 0.
     """
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             assert layer.bias is not None
             if kind == "report":
-                nn.init.normal_(layer.weight, std=0.1)
-                nn.init.constant_(layer.bias, 0.1)
+                deviation, bias = 0.1, 0.1
+            elif kind == "report_dense":
+                deviation, bias = 0.01, 1 / len(layer.bias)
             else:
-                height, width = layer.kernel_size
-                inputs = layer.in_channels * height * width
-                if layer.transposed:  # each output pixel meets only one in stride² of the kernel
-                    inputs //= layer.stride[0] * layer.stride[1]
-                nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
-                nn.init.zeros_(layer.bias)
+                deviation, bias = math.sqrt(2 / _inputs(layer)), 0.0
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.constant_(layer.bias, bias)
+
+
+def _inputs(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> int:
+    """How many values each output is a sum of."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    height, width = layer.kernel_size
+    inputs = layer.in_channels * height * width
+    if layer.transposed:  # each output pixel meets only one in stride² of the kernel
+        inputs //= layer.stride[0] * layer.stride[1]
+    return inputs
 
 
 def weight_count(model: nn.Module) -> int:

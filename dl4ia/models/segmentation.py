@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dl4ia.models.layers import (
     Level,
     ResidualLevel,
+    Standardization,
     convolution,
     initialize,
     make_normalization,
@@ -148,9 +149,6 @@ class SegmentationModel(nn.Module):
     mean, standard_deviation: C values each, of the training images alone.
     """
 
-    mean: Tensor
-    standard_deviation: Tensor
-
     def __init__(
         self,
         settings: ModelSettings,
@@ -164,14 +162,11 @@ class SegmentationModel(nn.Module):
         assert isinstance(stride, int)
         self.stride = stride
         initialize(self.network, settings.initialization)
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer(
-            "standard_deviation", torch.tensor(standard_deviation).view(1, -1, 1, 1)
-        )
+        self.standardization = Standardization(mean, standard_deviation)
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        images = (images - self.mean) / self.standard_deviation
+        images = self.standardization(images)
         missing = [-size % self.stride for size in (width, height)]
         if any(missing):
             images = F.pad(images, (0, missing[0], 0, missing[1]), mode="replicate")

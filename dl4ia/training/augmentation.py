@@ -26,6 +26,7 @@ class AugmentationSettings:
     """What is done to the training images; strengths run from 0 (off) to 1."""
 
     augmentation: str = "none"
+    shift: float = 0.0
     affine: float = 0.0
     elastic: float = 0.0
     stain_jitter: float = 0.0
@@ -33,7 +34,8 @@ class AugmentationSettings:
     @property
     def warps(self) -> bool:
         """Whether pixels move."""
-        return self.augmentation == "flips_and_quarter_turns" or self.affine > 0 or self.elastic > 0
+        turned = self.augmentation == "flips_and_quarter_turns"
+        return turned or max(self.shift, self.affine, self.elastic) > 0
 
 
 def extend_with_report_rotations(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,19 +75,23 @@ class Augmenter:
         self.stains = 2 * torch.rand(count, 2, channels, 1, 1, generator=self.generator) - 1
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment images (B, C, H, W) and labels (B, H, W), the data set's rows `rows` (B,)."""
+        """Augment images (B, C, H, W) and labels, the data set's rows `rows` (B,).
+
+        Labels of pixels (B, H, W) move with the images; labels of images (B,) stay.
+        """
         device = images.device
         if self.settings.warps:
             grid = self._grid(rows, *images.shape[2:]).to(device)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-            warped = F.grid_sample(
-                labels[:, None].float(),
-                grid,
-                mode="nearest",
-                padding_mode="reflection",
-                align_corners=False,
-            )
-            labels = warped[:, 0].to(labels.dtype)
+            if labels.ndim > 1:
+                warped = F.grid_sample(
+                    labels[:, None].float(),
+                    grid,
+                    mode="nearest",
+                    padding_mode="reflection",
+                    align_corners=False,
+                )
+                labels = warped[:, 0].to(labels.dtype)
         if self.settings.stain_jitter > 0:
             gain, offset = (self.settings.stain_jitter * self.stains[rows]).to(device).unbind(1)
             images = (images * (1 + LARGEST_GAIN * gain) + LARGEST_OFFSET * offset).clamp(0, 1)
@@ -102,9 +108,10 @@ class Augmenter:
             turned = (numbers[:, 2] > 0)[:, None, None, None]
             places = signs * torch.where(turned, places.flip(-1), places)
         sides = torch.tensor([width, height]) / 2  # pixels: turns and shears keep their angles
-        matrices = self.settings.affine * numbers[:, 3:9]
-        places = (places * sides) @ _affine_matrices(matrices).mT[:, None] / sides
-        places = places + 2 * LARGEST_SHIFT * matrices[:, None, None, 4:]
+        matrices = _affine_matrices(self.settings.affine * numbers[:, 3:7])
+        places = (places * sides) @ matrices.mT[:, None] / sides
+        largest = 2 * LARGEST_SHIFT * (self.settings.affine + self.settings.shift)
+        places = places + largest * numbers[:, None, None, 7:]
         if self.settings.elastic > 0:
             bumps = F.interpolate(
                 self.bumps[rows], size=(height, width), mode="bicubic", align_corners=True
@@ -115,8 +122,8 @@ class Augmenter:
 
 
 def _affine_matrices(amounts: Tensor) -> Tensor:
-    """(B, >= 4) amounts of turn, scale along both axes and shear in [-1, 1] -> (B, 2, 2)."""
-    turn, scale, stretch, shear = amounts.T[:4]
+    """(B, 4) amounts of turn, scale along both axes and shear in [-1, 1] -> (B, 2, 2)."""
+    turn, scale, stretch, shear = amounts.T
     cosine, sine = torch.cos(LARGEST_TURN * turn), torch.sin(LARGEST_TURN * turn)
     rotation = torch.stack([cosine, -sine, sine, cosine], -1).view(-1, 2, 2)
     scale_x = torch.exp(LARGEST_SCALE * (scale + stretch) / 2)

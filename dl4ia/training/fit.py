@@ -16,13 +16,14 @@ from dl4ia.training.augmentation import (
     Augmenter,
     extend_with_report_rotations,
 )
-from dl4ia.training.losses import LOSSES
+from dl4ia.training.losses import Loss, make_loss
 from dl4ia.training.optimization import make_optimizer, schedule_factor
 
-# Images that pass through the network at once on a CPU. A larger batch is passed in parts whose
-# gradients add up to the same step; only batch normalisation notices, whose statistics are then
-# those of a part. It bounds the memory of the report's full batches, and is faster in the caches.
-LARGEST_PART = 16
+# Pixels that pass through the network at once on a CPU: 16 gland images, or 334 digits. A larger
+# batch is passed in parts whose gradients add up to the same step; only batch normalisation
+# notices, whose statistics are then those of a part. It bounds the memory of the report's full
+# batches, and is faster in the caches.
+LARGEST_PART = 16 * 128 * 128
 SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
 
 Result = dict[str, float]
@@ -33,11 +34,12 @@ Evaluate = Callable[[nn.Module, Dataset, torch.device], Result]
 class TrainingSettings:
     """The hyperparameters of training; those that do not apply keep their defaults."""
 
-    loss: str
     optimizer: str
     learning_rate: float
     schedule: str
     batch_size: int | str
+    loss: str = "cross_entropy"
+    label_smoothing: float = 0.0
     weight_decay: float = 0.0
 
 
@@ -51,13 +53,18 @@ def fit(
     epochs: int,
     seed: int,
     device: torch.device,
+    precision: torch.dtype = torch.float32,
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
-    train_loss (mean over the epoch's images, in training mode), learning_rate (of the last step),
-    seconds (of training and evaluation), and, where there is a validation part, what `evaluate`
-    says of all of it, prefixed by `val_`. Batches are as equal as they can be: none is left with a
-    single image, of which batch normalisation could learn nothing.
+    In the training steps convolutions and matrix products compute in `precision`; weights, losses
+    and evaluation are float32 always, so that what is scored is what is exported.
+
+    train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
+    accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
+    and evaluation), and, where there is a validation part, what `evaluate` says of all of it,
+    prefixed by `val_`. Batches are as equal as they can be: none is left with a single image, of
+    which batch normalisation could learn nothing.
 
     Raises TrialFailure, naming the epoch, where a loss is not finite or the memory runs out.
     """
@@ -72,6 +79,7 @@ def fit(
     optimizer = make_optimizer(
         settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
     )
+    loss = make_loss(settings.loss, settings.label_smoothing)
     augmenter = Augmenter(augmentation, count, images.shape[1], seed)
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     for epoch in range(1, epochs + 1):
@@ -80,15 +88,16 @@ def fit(
             model.train()
             augmenter.draw()
             order = torch.randperm(count, generator=shuffler)
-            total = torch.zeros((), device=device)
+            totals = torch.zeros(2, device=device)
             for number, rows in enumerate(order.tensor_split(steps)):
                 factor = schedule_factor(
                     settings.schedule, (epoch - 1) * steps + number, epochs * steps
                 )
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
                 batch = augmenter(images[rows.to(device)], labels[rows.to(device)], rows)
-                total += _step(model, optimizer, settings.loss, *batch)
-            result = {"train_loss": total.item() / count}
+                totals += _step(model, optimizer, loss, *batch, precision)
+            means = (totals / count).tolist()
+            result = dict(zip(("train_loss", "train_accuracy"), means, strict=True))
             result["learning_rate"] = optimizer.param_groups[0]["lr"]
             if validation is not None:
                 scores = evaluate(model, validation, device)
@@ -103,24 +112,27 @@ def fit(
 def _step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loss: str,
+    loss: Loss,
     images: Tensor,
     labels: Tensor,
+    precision: torch.dtype,
 ) -> Tensor:
-    """One step of the optimizer; the sum of the images' losses, still on the device."""
+    """One step of the optimizer; (2,) on the device: summed losses and right shares of images."""
     count = len(images)
-    parts = 1 if images.is_cuda else math.ceil(count / LARGEST_PART)
-    total = torch.zeros((), device=images.device)
+    parts = 1 if images.is_cuda else min(count, math.ceil(images[:, 0].numel() / LARGEST_PART))
+    totals = torch.zeros(2, device=images.device)
     optimizer.zero_grad()
     for some_images, some_labels in zip(
         images.tensor_split(parts), labels.tensor_split(parts), strict=True
     ):
-        logits = model(some_images.contiguous(memory_format=torch.channels_last))
-        share = LOSSES[loss](logits, some_labels) * len(some_images)
+        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+            logits = model(some_images.contiguous(memory_format=torch.channels_last))
+        share = loss(logits.float(), some_labels) * len(some_images)
         (share / count).backward()
-        total += share.detach()
+        right = (logits.detach().argmax(1) == some_labels).float().mean() * len(some_images)
+        totals += torch.stack([share.detach(), right])
     optimizer.step()
-    return total
+    return totals
 
 
 def _check_finite(result: Result) -> None:

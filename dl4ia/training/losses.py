@@ -1,4 +1,4 @@
-"""Losses: functions of logits (N, classes, H, W) and labels (N, H, W), a mean over the batch."""
+"""Losses: functions of logits (N, classes, …) and labels (N, …), a mean over the batch."""
 
 from collections.abc import Callable
 
@@ -21,12 +21,17 @@ def soft_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return (1 - (2 * both + 1) / (total + 1)).mean()
 
 
-def cross_entropy_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice, weighted alike (Isensee et al. 2021, nnU-Net)."""
-    return F.cross_entropy(logits, labels) + soft_dice_loss(logits, labels)
+def make_loss(name: str, label_smoothing: float = 0.0) -> Loss:
+    """`cross_entropy`, or `cross_entropy_dice`: plus soft Dice, weighted alike (nnU-Net, 2021).
 
+    label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016).
+    """
 
-LOSSES: dict[str, Loss] = {
-    "cross_entropy": F.cross_entropy,
-    "cross_entropy_dice": cross_entropy_dice_loss,
-}
+    def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+    if name == "cross_entropy":
+        return cross_entropy
+    if name == "cross_entropy_dice":
+        return lambda logits, labels: cross_entropy(logits, labels) + soft_dice_loss(logits, labels)
+    raise ValueError(f"loss {name!r}: expected cross_entropy or cross_entropy_dice")

@@ -28,20 +28,24 @@ def schedule_factor(name: str, step: int, total: int) -> float:
     """What the largest learning rate is multiplied by at `step` of 0 .. total - 1.
 
     `exponential` is the report's Equation 1 with its lost minus sign,
-    min + (max - min) exp(-step / total), and min = max / 30.
+    min + (max - min) exp(-step / total), and min = max / 30. `fast_exponential` decays three times
+    as fast, as the report's code for digits did (2,000 iterations of 6,000).
     """
     progress = step / total
     if name == "constant":
         return 1.0
     if name == "exponential":
         return EXPONENTIAL_FLOOR + (1 - EXPONENTIAL_FLOOR) * math.exp(-progress)
+    if name == "fast_exponential":
+        return EXPONENTIAL_FLOOR + (1 - EXPONENTIAL_FLOOR) * math.exp(-3 * progress)
     if name == "cosine":
         return _half_cosine(progress)
     if name == "one_cycle":
         if progress < WARM_UP:
             return 1 - (1 - ONE_CYCLE_START) * _half_cosine(progress / WARM_UP)
         return _half_cosine((progress - WARM_UP) / (1 - WARM_UP))
-    raise ValueError(f"schedule {name!r}: expected constant, exponential, cosine or one_cycle")
+    known = "constant, exponential, fast_exponential, cosine or one_cycle"
+    raise ValueError(f"schedule {name!r}: expected {known}")
 
 
 def _half_cosine(progress: float) -> float:
