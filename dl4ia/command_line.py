@@ -3,8 +3,8 @@
 import argparse
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,8 +29,6 @@ class StudyArguments:
     seeds: int
     device: str
     timeout: float | None
-    image_shift: float
-    channels: str
     open_test_again: bool
 
 
@@ -108,20 +106,6 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
         "the test set stays shut (default: none)",
     )
     add(
-        "--image-shift",
-        type=_pixels,
-        default=0.0,
-        metavar="PIXELS",
-        help="move the images' content down and right before anything else; 0.5 aligns the "
-        "course's images with their labels (default: %(default)s)",
-    )
-    add(
-        "--channels",
-        choices=("auto", "stain", "rgb"),
-        default="auto",
-        help="stain: red and green, blue must be 0 (default: stain unless every image has blue)",
-    )
-    add(
         "--open-test-again",
         action="store_true",
         help="score a new winner although the test set was opened before; it is counted",
@@ -129,11 +113,39 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
     return parser
 
 
-def run(parser: OneLineParser, study: Callable[[StudyArguments], None]) -> NoReturn:
+def add_gland_flags(parser: OneLineParser) -> None:
+    """How the images of a gland folder are read."""
+    parser.add_argument(
+        "--image-shift",
+        type=_pixels,
+        metavar="PIXELS",
+        help="move the images' content down and right before anything else (default: 0.5 for the "
+        "course's images, which aligns them with their labels, and 0 for any others)",
+    )
+    parser.add_argument(
+        "--channels",
+        choices=("auto", "stain", "rgb"),
+        default="auto",
+        help="stain: red and green, blue must be 0 (default: stain unless every image has blue)",
+    )
+
+
+def parse(
+    parser: OneLineParser, words: Sequence[str] | None = None
+) -> tuple[StudyArguments, argparse.Namespace]:
+    """What every study knows, and all flags, the script's own among them."""
+    flags = parser.parse_args(words)
+    common = {field.name: getattr(flags, field.name) for field in fields(StudyArguments)}
+    return StudyArguments(**common), flags
+
+
+def run(
+    parser: OneLineParser, study: Callable[[StudyArguments, argparse.Namespace], None]
+) -> NoReturn:
     """Parse, run, and exit: 0, 2 for a user's mistake (one line), 130 after Ctrl-C."""
-    arguments = StudyArguments(**vars(parser.parse_args()))
+    arguments, flags = parse(parser)
     try:
-        study(arguments)
+        study(arguments, flags)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

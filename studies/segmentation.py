@@ -9,16 +9,17 @@ scores it once on the test images. The report's eight models are its first trial
 goes on where a stopped one was. Results, times and machine: README.md.
 """
 
+import argparse
 from pathlib import Path
 
-from dl4ia.command_line import StudyArguments, run, study_parser
+from dl4ia.command_line import StudyArguments, add_gland_flags, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
-EPOCHS, EMBEDDED_EPOCHS = 24, 16  # Hyperband decides after a quarter of them
+EPOCHS, EMBEDDED_EPOCHS = 60, 32  # Hyperband decides after a quarter of them
 
 
-def study(arguments: StudyArguments) -> None:
+def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     """Run or go on with the study."""
     tune_process()
     from dl4ia.data.dataset import Source
@@ -38,16 +39,15 @@ def study(arguments: StudyArguments) -> None:
             flush=True,
         )
     else:
-        source, epochs = GlandFolder(folder, arguments.channels, arguments.image_shift), EPOCHS
+        source, epochs = GlandFolder(folder, flags.channels, flags.image_shift), EPOCHS
     run_study(SegmentationTask(), source, segmentation, arguments.epochs or epochs, arguments)
 
 
 if __name__ == "__main__":
-    run(
-        study_parser(
-            __doc__,
-            data_default=f"{FOLDER}, or else glands drawn by the program",
-            epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the drawn glands",
-        ),
-        study,
+    parser = study_parser(
+        __doc__,
+        data_default=f"{FOLDER}, or else glands drawn by the program",
+        epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the drawn glands",
     )
+    add_gland_flags(parser)
+    run(parser, study)

@@ -1,10 +1,12 @@
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dl4ia.command_line import StudyArguments, run, study_parser
+from dl4ia.command_line import StudyArguments, add_gland_flags, run, study_parser
+from dl4ia.command_line import parse as parse_flags
 from dl4ia.errors import InputError
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
@@ -12,7 +14,8 @@ SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 
 def parse(*words: str) -> StudyArguments:
     parser = study_parser("A study.", "data/X", "27")
-    return StudyArguments(**vars(parser.parse_args(list(words))))
+    add_gland_flags(parser)
+    return parse_flags(parser, words)[0]
 
 
 def test_defaults() -> None:
@@ -74,7 +77,7 @@ def test_how_a_run_ends(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def study(arguments: StudyArguments) -> None:
+    def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
         raise raised
 
     monkeypatch.setattr(sys, "argv", ["study"])
@@ -97,4 +100,4 @@ def test_help_shows_the_defaults_and_loads_no_torch() -> None:
     for flag in ("--trials", "--data", "--out", "--study-name", "--storage", "--tracking-uri",
                  "--epochs", "--folds", "--seed", "--device", "--timeout"):  # fmt: skip
         assert flag in answer.stdout
-    assert "default: 50" in answer.stdout and "default: 24" in answer.stdout
+    assert "default: 50" in answer.stdout and "default: 60" in answer.stdout

@@ -79,7 +79,9 @@ def test_the_test_part_is_read_from_test(folder: Path) -> None:
 def test_name_and_description_come_from_the_folder(folder: Path) -> None:
     source = GlandFolder(folder, "stain", 0.5)
     assert source.name == "my-glands"
-    assert source.description == f"{folder}: 6 training and 2 test images"
+    images = f"{folder}: 6 training and 2 test images"
+    assert source.description == f"{images}, moved by 0.5 pixels onto their labels"
+    assert GlandFolder(folder).description == images
     assert source.preparation == {"channels": "stain", "image_shift": 0.5}
 
 
@@ -287,3 +289,13 @@ def test_a_palette_label_is_read_by_colour(folder: Path) -> None:
     palette.putpalette([255, 255, 255, 0, 0, 0])  # index 0 is white
     palette.save(path)
     assert torch.equal(GlandFolder(folder).train().labels, expected)
+
+
+@pytest.mark.skipif(not WARWICK.is_dir(), reason=f"the course's images are not at {WARWICK}")
+def test_the_courses_images_are_moved_onto_their_labels() -> None:
+    assert GlandFolder(WARWICK).image_shift == 0.5
+    assert GlandFolder(WARWICK, image_shift=0.0).image_shift == 0.0
+
+
+def test_other_images_stay_where_they_are(folder: Path) -> None:
+    assert GlandFolder(folder).image_shift == 0.0

@@ -20,6 +20,7 @@ ORDER = [
     "pictures",
     "task",
     "segmentation",
+    "classification",
     "tracking",
     "objective",
     "study",

@@ -19,7 +19,7 @@ from conftest import write_gland_folder
 from mlflow import MlflowClient
 from PIL import Image
 
-from dl4ia.command_line import StudyArguments, study_parser
+from dl4ia.command_line import add_gland_flags, parse, study_parser
 from dl4ia.errors import InputError
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.study import is_interrupted
@@ -274,9 +274,10 @@ def test_bad_input(
     monkeypatch.chdir(tmp_path)
     script = runpy.run_path(str(SCRIPT))
     words = command(tmp_path, *flags)[2:]
-    arguments = StudyArguments(**vars(study_parser("", "", "").parse_args(words)))
+    parser = study_parser("", "", "")
+    add_gland_flags(parser)
     with pytest.raises(InputError, match=said) as refused:
-        script["study"](arguments)
+        script["study"](*parse(parser, words))
     assert "\n" not in str(refused.value)
     assert sorted(tmp_path.rglob("*")) == before
 

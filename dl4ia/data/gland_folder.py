@@ -1,17 +1,20 @@
 """The course's gland folder: Train/ and Test/ with image_NN.png and label_NN.png, of any size."""
 
+import hashlib
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dl4ia.data.dataset import Dataset
+from dl4ia.data.images import open_image
 from dl4ia.errors import InputError
 
 STAINS = 2  # red = haematoxylin, green = eosin; blue must be 0
 FEWEST_IMAGES = 5  # one validation image in an 80/20 split
+COURSE_IMAGE = "7a12619ae49fd785"  # SHA-256 of the pixels of Train/image_01.png, in part
+COURSE_SHIFT = 0.5  # pixels
 SMALLEST_SIDE = 16  # pixels: four poolings, the deepest U-Net of the space
 
 
@@ -21,11 +24,14 @@ class GlandFolder:
     channels: "stain" (red and green; blue must be 0), "rgb", or "auto" (stain unless every image
         has some blue).
     image_shift: how far, in pixels, the images' content is moved down and to the right before
-        anything else. The WARWICK labels were sampled at the top-left of each cell while the
-        images were resized centre-aligned: 0.5 aligns them.
+        anything else; None: 0.5 for the course's images, 0 for any others. The course's labels
+        were sampled at the top-left of each cell while its images were resized centre-aligned.
+        `benchmarks/image_shift.py` compares both by cross-validation on the training images.
     """
 
-    def __init__(self, folder: Path, channels: str = "auto", image_shift: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, channels: str = "auto", image_shift: float | None = None
+    ) -> None:
         """Find both parts and their pairs by name; no test file is opened."""
         if not folder.is_dir():
             raise InputError(
@@ -40,9 +46,13 @@ class GlandFolder:
             )
         self.folder = folder
         self.channels = self._resolve(channels)
+        if image_shift is None:
+            image_shift = COURSE_SHIFT if _is_the_course(folder) else 0.0
         self.image_shift = image_shift
         self.name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "data"
         self.description = f"{folder}: {train_count} training and {test_count} test images"
+        if image_shift:
+            self.description += f", moved by {image_shift:g} pixels onto their labels"
         self.preparation: dict[str, str | float] = {
             "channels": self.channels,
             "image_shift": image_shift,
@@ -93,6 +103,12 @@ class GlandFolder:
         return True
 
 
+def _is_the_course(folder: Path) -> bool:
+    """Whether the first training image is that of the course's hand-out."""
+    first, _ = _pairs(folder / "Train")[0]
+    return hashlib.sha256(_read_image(first).tobytes()).hexdigest().startswith(COURSE_IMAGE)
+
+
 def shift_images(images: torch.Tensor, shift: float) -> torch.Tensor:
     """Move the content of (N, C, H, W) images by `shift` in [0, 1) pixels down and right.
 
@@ -131,21 +147,9 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     return [(path, found["label"][suffix]) for suffix, path in found["image"].items()]
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
-        raise InputError(
-            f"{path}: cannot be read as a PNG ({reason}); replace or remove it and its partner"
-        ) from error
-
-
 def _read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8."""
-    image = _open(path)
+    image = open_image(path)
     if image.mode not in ("RGB", "RGBA", "P", "L"):
         raise InputError(f"{path}: pixel format {image.mode}; expected an 8-bit RGB PNG")
     return np.array(image.convert("RGB"))
@@ -153,7 +157,7 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _read_label(path: Path) -> np.ndarray:
     """(H, W) uint8, 1 where there is a gland."""
-    label = _open(path)
+    label = open_image(path)
     if label.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
         label = label.convert("RGB")
     pixels = np.array(label)
