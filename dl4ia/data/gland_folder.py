@@ -1,14 +1,13 @@
 """The course's gland folder: Train/ and Test/ with image_NN.png and label_NN.png, of any size."""
 
 import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.data.images import open_image
+from dl4ia.data.images import open_image, source_name
 from dl4ia.errors import InputError
 
 STAINS = 2  # red = haematoxylin, green = eosin; blue must be 0
@@ -49,7 +48,7 @@ class GlandFolder:
         if image_shift is None:
             image_shift = COURSE_SHIFT if _is_the_course(folder) else 0.0
         self.image_shift = image_shift
-        self.name = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "data"
+        self.name = source_name(folder)
         self.description = f"{folder}: {train_count} training and {test_count} test images"
         if image_shift:
             self.description += f", moved by {image_shift:g} pixels onto their labels"

@@ -16,9 +16,10 @@ def open_image(path: Path) -> Image.Image:
             image.load()
             return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
+        empty = path.exists() and path.stat().st_size == 0
+        reason = "it is empty" if empty else type(error).__name__
         raise InputError(
-            f"{path}: cannot be read as a PNG ({reason}); replace or remove it"
+            f"{path}: cannot be read as an image ({reason}); replace or remove it"
         ) from error
 
 

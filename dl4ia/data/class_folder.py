@@ -1,0 +1,181 @@
+"""Images sorted by class, Train/<class>/ and Test/<class>/, as the course hands out its digits."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.data.image_cache import ImageCache
+from dl4ia.data.images import describe_contents, open_image, source_name
+from dl4ia.errors import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits or less
+FEWEST_CLASSES = 2
+FEWEST_IMAGES = 5  # of a class: one for validation in an 80/20 split
+SMALLEST_SIDE = 8  # pixels: three poolings
+
+Pixels = NDArray[np.uint8]
+
+
+class ClassFolder:
+    """Grey images of one size, a folder for each class; a `dl4ia.data.dataset.Source`.
+
+    classes: the folders' names, in the order of their numbers as labels.
+    """
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        """Find both parts by their names; no image is opened.
+
+        cache: a folder for decoded images, made when something is written there.
+        """
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: no such folder; expected one with Train/<class>/ and Test/<class>/ "
+                "inside (give it by --data)"
+            )
+        found = {part: _find_images(folder / part) for part in ("Train", "Test")}
+        _check_classes(folder, found)
+        self.classes = _sorted_classes(found["Train"])
+        self._files = {
+            part: [path for name in self.classes for path in found[part][name]] for part in found
+        }
+        self._labels = {
+            part: np.repeat(
+                np.arange(len(self.classes)), [len(found[part][name]) for name in self.classes]
+            )
+            for part in found
+        }
+        self.folder = folder
+        self.cache = cache
+        self.name = source_name(folder)
+        # Two folders of one name have a cache each.
+        place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
+        self._cache_name = f"{self.name}-{place}"
+        self.description = (
+            f"{folder}: {len(self._files['Train'])} training and {len(self._files['Test'])} test "
+            f"images of {len(self.classes)} classes"
+        )
+        self.preparation: dict[str, str | float] = {}
+
+    def train(self) -> Dataset:
+        """The training images and labels."""
+        return self._read("Train")
+
+    def test(self) -> Dataset:
+        """The test images and labels; for `dl4ia.evaluation` alone."""
+        return self._read("Test")
+
+    def _read(self, part: str) -> Dataset:
+        files, root = self._files[part], self.folder / part
+        names = tuple(path.relative_to(root).as_posix() for path in files)
+        first = self._files["Train"][0]
+        size = _read_size(first)
+        cache = ImageCache(self.cache / f"{self._cache_name}-{part.lower()}.npz", root, names)
+        pixels = cache.read((len(files), *size))
+        if pixels is None:
+            pixels = _decode(files, first, size)
+            cache.write(pixels)
+        return Dataset(
+            images=torch.from_numpy(pixels).unsqueeze(1).float().div_(255),
+            labels=torch.from_numpy(self._labels[part]).long(),
+            names=names,
+        )
+
+
+def _find_images(folder: Path) -> dict[str, list[Path]]:
+    """The images of each class in one part, sorted by name."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: no such folder; expected <class>/ folders of images in it, and "
+            f"{folder.parent} has: {describe_contents(folder.parent)}"
+        )
+    found = {}
+    for place in sorted(folder.iterdir()):
+        if place.is_dir() and not place.name.startswith("."):
+            found[place.name] = sorted(
+                path
+                for path in place.iterdir()
+                if path.suffix.lower() in SUFFIXES
+                and not path.name.startswith(".")
+                and path.is_file()
+            )
+            if not found[place.name]:
+                raise InputError(
+                    f"{place}: no images in it, but {describe_contents(place)}; expected "
+                    f"{', '.join(SUFFIXES)} files (add some, or remove the folder in both parts)"
+                )
+    if not found:
+        raise InputError(
+            f"{folder}: no class folders in it, but {describe_contents(folder)}; expected "
+            "<class>/ folders, each with the images of its class"
+        )
+    return found
+
+
+def _check_classes(folder: Path, found: dict[str, dict[str, list[Path]]]) -> None:
+    for part, other in (("Train", "Test"), ("Test", "Train")):
+        for name in found[part]:
+            if name not in found[other]:
+                raise InputError(
+                    f"{folder / other / name}: no such folder; expected the same classes in both "
+                    f"parts, and there is {folder / part / name}: add the one or remove the other"
+                )
+    if len(found["Train"]) < FEWEST_CLASSES:
+        raise InputError(
+            f"{folder / 'Train'}: only class {next(iter(found['Train']))!r}; expected at least "
+            f"{FEWEST_CLASSES} class folders"
+        )
+    for name, files in found["Train"].items():
+        if len(files) < FEWEST_IMAGES:
+            raise InputError(
+                f"{folder / 'Train' / name}: {len(files)} training images; expected at least "
+                f"{FEWEST_IMAGES} of each class"
+            )
+
+
+def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """By number where all are numbers, else by name."""
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def _read_grey(path: Path) -> Pixels:
+    """(H, W)."""
+    image = open_image(path)
+    if image.mode not in MODES:
+        raise InputError(
+            f"{path}: pixel format {image.mode}; expected 8 bits a channel, grey or colour: "
+            "convert it"
+        )
+    return np.array(image.convert("L"))
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    """Height and width that all images must have: those of the first."""
+    height, width = _read_grey(path).shape
+    if min(height, width) < SMALLEST_SIDE:
+        raise InputError(
+            f"{path}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side: enlarge "
+            "the images"
+        )
+    return height, width
+
+
+def _decode(files: list[Path], first: Path, size: tuple[int, int]) -> Pixels:
+    """(N, H, W). In one thread: the work is Python's own, and two were measured to be slower."""
+    images = np.empty((len(files), *size), np.uint8)
+    for index, path in enumerate(files):
+        image = _read_grey(path)
+        if image.shape != size:
+            raise InputError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} pixels; expected {size[1]}x{size[0]} "
+                f"as in {first}: bring all images to one size"
+            )
+        images[index] = image
+    return images
