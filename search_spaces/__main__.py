@@ -2,21 +2,23 @@
 
 from pathlib import Path
 
-from dl4ia.search_space import markdown_table
-from search_spaces import segmentation
+from dl4ia.search_space import SpaceModule, markdown_table
+from search_spaces import classification, segmentation
 
 README = Path(__file__).parent / "README.md"
+SPACES: dict[str, SpaceModule] = {"Classification": classification, "Segmentation": segmentation}
 
 
 def readme() -> str:
     """The whole file, as it should be."""
-    return (
+    parts = [
         "# Search spaces\n\nGenerated from the Python files beside this one by "
-        "`python -m search_spaces`; a test keeps it fresh.\n\n## Segmentation\n\n"
-        + markdown_table(
-            segmentation.SPACE, segmentation.REPORT_MODELS | segmentation.REFERENCE_MODELS
-        )
-    )
+        "`python -m search_spaces`; a test keeps it fresh.\n"
+    ]
+    for title, searched in SPACES.items():
+        table = markdown_table(searched.SPACE, searched.REPORT_MODELS | searched.REFERENCE_MODELS)
+        parts.append(f"\n## {title}\n\n{table}")
+    return "".join(parts)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""What several test files share: a small gland folder."""
+"""What several test files share: a small gland folder, and MLflow's runs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -8,6 +9,10 @@ from PIL import Image
 
 from dl4ia.data.glands import draw_glands
 from dl4ia.environment import tune_process
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 tune_process()  # before torch is imported
 
@@ -24,6 +29,13 @@ def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int =
             mask = Image.fromarray(drawn.masks[number] * 255)
             mask.save(folder / name / f"label_{number + 1:02d}.png")
     return folder
+
+
+def runs_of(client: "MlflowClient", experiment: str, kind: str) -> "list[Run]":
+    """Its runs of a `dl4ia.kind`."""
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id], f"tags.`dl4ia.kind` = '{kind}'"))
 
 
 @pytest.fixture

@@ -203,3 +203,22 @@ def test_the_reports_rotations_take_images_that_are_not_square() -> None:
     assert torch.equal(more[6:], images.rot90(2, (-2, -1)))
     turned = labels.rot90(-1, (-2, -1)).double().mean((1, 2))
     assert torch.allclose(more_labels[3:6].double().mean((1, 2)), turned, atol=0.05)
+
+
+def test_labels_of_whole_images_stay() -> None:
+    images, _ = make_batch(5, 12, 12)
+    labels = torch.tensor([3, 1, 4, 1, 5])
+    augmented, kept = augment(ALL, images, labels)
+    assert torch.equal(kept, labels)
+    assert not torch.equal(augmented, images)
+
+
+def test_a_shift_moves_by_at_most_a_tenth_of_the_side_and_nothing_else() -> None:
+    places = coordinates(200, 40, 40)
+    moved, _ = augment(AugmentationSettings(shift=1.0), places, torch.zeros(200).long())
+    inner = (moved - places)[:, :, 8:-8, 8:-8].flatten(2)  # (N, 2, pixels): away from the edges
+    assert inner.std(2).max().item() < 1e-5  # the same for all pixels of an image
+    amounts = inner.mean(2)  # (N, 2), shares of the sides
+    assert 0.09 < amounts.abs().max().item() <= 0.1001
+    assert amounts.mean(0).abs().max().item() < 0.02
+    assert abs(torch.corrcoef(amounts.T)[0, 1].item()) < 0.2

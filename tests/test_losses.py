@@ -48,3 +48,17 @@ def test_the_combined_loss_is_the_sum() -> None:
     assert make_loss("cross_entropy_dice")(logits, LABELS).item() == pytest.approx(expected.item())
     cross_entropy = make_loss("cross_entropy")(logits, LABELS).item()
     assert cross_entropy == pytest.approx(F.cross_entropy(logits, LABELS).item())
+
+
+def test_label_smoothing_spreads_the_target() -> None:
+    """Two classes and 0.2: the target is 0.9 and 0.1."""
+    logits, labels = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
+    log_right, log_wrong = logits.log_softmax(1)[0].tolist()
+    smoothed = make_loss("cross_entropy", label_smoothing=0.2)(logits, labels).item()
+    assert smoothed == pytest.approx(-0.9 * log_right - 0.1 * log_wrong)
+    assert make_loss("cross_entropy")(logits, labels).item() == pytest.approx(-log_right)
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match="'hinge'.*cross_entropy or cross_entropy_dice"):
+        make_loss("hinge")

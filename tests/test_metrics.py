@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dl4ia.metrics import PixelCounts
+from dl4ia.metrics import PixelCounts, confusion_matrix
 
 
 def masks(*rows: str) -> Tensor:
@@ -62,3 +62,9 @@ def test_concatenated_parts_are_the_whole() -> None:
     together, whole = PixelCounts.concatenate(parts), PixelCounts.of(PREDICTED, LABELLED)
     assert together.dice().tolist() == whole.dice().tolist()
     assert together.summary() == whole.summary()
+
+
+def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
+    labels, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
+    counts = confusion_matrix(labels, predictions, 4)
+    assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]

@@ -6,7 +6,17 @@ from PIL import Image
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded import EmbeddedGlands
-from dl4ia.pictures import HIT, INVENTED, MISSED, displayable, draw_history, draw_segmentations
+from dl4ia.data.embedded_digits import EmbeddedDigits
+from dl4ia.pictures import (
+    HIT,
+    INVENTED,
+    MISSED,
+    displayable,
+    draw_confusion,
+    draw_history,
+    draw_misclassified,
+    draw_segmentations,
+)
 from dl4ia.pictures import errors as error_picture
 
 
@@ -31,6 +41,30 @@ def test_the_reports_image_the_worst_and_the_best_are_drawn(tmp_path: Path) -> N
     for file in files:
         pixels = np.asarray(Image.open(file).convert("RGB"))
         assert pixels.shape[1] > 1000 and pixels.std() > 20
+
+
+def test_grey_images_are_shown_grey() -> None:
+    assert displayable(torch.tensor([[[0.25, 0.75]]])).tolist() == [[[0.25] * 3, [0.75] * 3]]
+
+
+def test_confusion_and_misclassified_images_are_drawn(tmp_path: Path) -> None:
+    dataset = EmbeddedDigits().train().subset(range(60))
+    classes = tuple("0123456789")
+    probabilities = torch.nn.functional.one_hot(dataset.labels, 10).float()
+    probabilities[3] = probabilities[3].roll(1)  # one of sixty is wrong
+    for file in (
+        draw_confusion(dataset.labels, probabilities.argmax(1), classes, tmp_path),
+        draw_misclassified(dataset, probabilities, classes, tmp_path),
+        draw_misclassified(dataset, probabilities[:, [1, *range(1, 9), 0]], classes, tmp_path),
+    ):
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        assert pixels.shape[1] > 400 and pixels.std() > 10
+
+
+def test_nothing_misclassified_is_drawn_too(tmp_path: Path) -> None:
+    dataset = EmbeddedDigits().train().subset(range(20))
+    right = torch.nn.functional.one_hot(dataset.labels, 10).float()
+    assert draw_misclassified(dataset, right, tuple("0123456789"), tmp_path).exists()
 
 
 def test_the_history_is_drawn(tmp_path: Path) -> None:

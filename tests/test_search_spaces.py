@@ -1,4 +1,4 @@
-"""The segmentation space holds the report's models, and every name in it reaches the code."""
+"""The spaces hold the report's models, and every name in them reaches the code."""
 
 from collections import Counter
 from dataclasses import fields
@@ -6,44 +6,62 @@ from typing import Any
 
 import pytest
 
-from dl4ia.models.segmentation import ModelSettings
-from dl4ia.search_space import check_point
+from dl4ia.models import classification as digit_models
+from dl4ia.models import segmentation as gland_models
+from dl4ia.search_space import SpaceModule, check_point
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.fit import TrainingSettings
-from search_spaces.__main__ import README, readme
-from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS, SPACE
+from search_spaces import classification, segmentation
+from search_spaces.__main__ import README, SPACES, readme
 
-NAMED = REPORT_MODELS | REFERENCE_MODELS
+DIGITS, GLANDS = classification.REPORT_MODELS, segmentation.REPORT_MODELS
+NAMED = [
+    (searched, name)
+    for searched in SPACES.values()
+    for name in searched.REPORT_MODELS | searched.REFERENCE_MODELS
+]
 
 
-@pytest.mark.parametrize("name", NAMED)
-def test_named_points_lie_inside(name: str) -> None:
-    check_point(SPACE, NAMED[name], name)
+@pytest.mark.parametrize(("searched", "name"), NAMED, ids=[name for _, name in NAMED])
+def test_named_points_lie_inside(searched: SpaceModule, name: str) -> None:
+    check_point(searched.SPACE, (searched.REPORT_MODELS | searched.REFERENCE_MODELS)[name], name)
 
 
 def test_the_reports_models_are_there() -> None:
     models = [f"model_{number}" for number in range(1, 6)]
-    assert list(REPORT_MODELS) == ["baseline", *models, "unet", "resnet"]
-    assert not REPORT_MODELS.keys() & REFERENCE_MODELS.keys()
+    assert list(GLANDS) == ["baseline", *models, "unet", "resnet"]
+    assert list(DIGITS) == [f"exercise_1_{number}" for number in range(1, 5)] + models[:4]
+    for searched in SPACES.values():
+        assert not searched.REPORT_MODELS.keys() & searched.REFERENCE_MODELS.keys()
 
 
 def test_the_readme_is_fresh() -> None:
     assert README.read_text(encoding="utf-8") == readme(), "run python -m search_spaces"
 
 
-def test_each_hyperparameter_is_a_setting_of_one_part_of_the_code() -> None:
+@pytest.mark.parametrize(
+    ("searched", "model", "of_the_other"),
+    [
+        (classification, digit_models, {"loss", "augmentation", "stain_jitter"}),
+        (segmentation, gland_models, {"label_smoothing", "shift"}),
+    ],
+    ids=SPACES,
+)
+def test_each_hyperparameter_is_a_setting_of_one_part_of_the_code(
+    searched: SpaceModule, model: Any, of_the_other: set[str]
+) -> None:
     settings = Counter(
         field.name
-        for kind in (ModelSettings, TrainingSettings, AugmentationSettings)
+        for kind in (model.ModelSettings, TrainingSettings, AugmentationSettings)
         for field in fields(kind)
     )
-    assert SPACE.keys() <= settings.keys()
     assert set(settings.values()) == {1}
-    assert settings.keys() - SPACE.keys() == {"label_smoothing", "shift"}  # of the digit space
+    assert settings.keys() - searched.SPACE.keys() == of_the_other
+    assert searched.SPACE.keys() <= settings.keys()
 
 
-@pytest.mark.parametrize("point", REPORT_MODELS.values(), ids=REPORT_MODELS)
-def test_facts_that_all_report_models_share(point: dict[str, Any]) -> None:
+@pytest.mark.parametrize("point", GLANDS.values(), ids=GLANDS)
+def test_facts_that_all_gland_models_share(point: dict[str, Any]) -> None:
     shared = {
         "initialization": "report",
         "loss": "cross_entropy",
@@ -57,7 +75,7 @@ def test_facts_that_all_report_models_share(point: dict[str, Any]) -> None:
     }
     assert shared.items() <= point.items()
     # Of the widest networks the space leaves the depth at the report's.
-    assert point.get("depth", ModelSettings.depth) == 3
+    assert point.get("depth", gland_models.ModelSettings.depth) == 3
 
 
 @pytest.mark.parametrize(
@@ -73,12 +91,35 @@ def test_facts_that_all_report_models_share(point: dict[str, Any]) -> None:
         ("resnet", "resnet", "batch", "exponential"),
     ],
 )
-def test_facts_in_which_report_models_differ(
+def test_facts_in_which_gland_models_differ(
     name: str, architecture: str, normalization: str, schedule: str
 ) -> None:
-    point = REPORT_MODELS[name]
+    point = GLANDS[name]
     assert point["architecture"] == architecture
     assert point["normalization"] == normalization
     assert point["schedule"] == schedule
-    assert point["base_width"] == (8 if architecture == "fcn" else 32)
-    assert point["augmentation"] == ("report_rotations" if name == "model_1" else "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        (
+            "exercise_1_1",
+            {"optimizer": "sgd", "learning_rate": 0.01, "batch_size": 30, "hidden_width": 128},
+        ),
+        ("exercise_1_2", {"optimizer": "sgd", "learning_rate": 0.005, "head_width": 10}),
+        ("exercise_1_3", {"pool": "before_convolution", "learning_rate": 0.003}),
+        ("exercise_1_4", {"optimizer": "adam", "learning_rate": 0.001, "head_width": 10}),
+        ("model_1", {"head_width": 50, "dropout": 0.25, "schedule": "constant"}),
+        ("model_2", {"head_width": 10, "normalization": "batch", "schedule": "constant"}),
+        ("model_3", {"head_width": 10, "schedule": "fast_exponential", "learning_rate": 0.003}),
+        ("model_4", {"head_width": 200, "dropout": 0.25, "schedule": "fast_exponential"}),
+    ],
+)
+def test_facts_of_the_digit_models(name: str, facts: dict[str, Any]) -> None:
+    point = DIGITS[name]
+    assert facts.items() <= point.items()
+    assert point["initialization"] == "report" and point["activation"] == "relu"
+    assert point["label_smoothing"] == point["shift"] == point["affine"] == point["elastic"] == 0.0
+    if name != "exercise_1_1":
+        assert point["batch_size"] == 100 and point["base_width"] == 8

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from conftest import write_gland_folder
+from conftest import runs_of, write_gland_folder
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -70,13 +70,6 @@ def study(finished: Path) -> optuna.Study:
 def client(finished: Path) -> MlflowClient:
     uri = f"sqlite:///{finished / 'mlruns' / 'mlflow.db'}"
     return MlflowClient(uri, registry_uri=uri)
-
-
-def runs(client: MlflowClient, kind: str) -> list[mlflow.entities.Run]:
-    experiment = client.get_experiment_by_name("segmentation")
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.`dl4ia.kind` = '{kind}'")
-    return list(found)
 
 
 def test_exactly_the_trials_asked_for(study: optuna.Study) -> None:
@@ -138,8 +131,8 @@ def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert "Retraining" not in rebuilt.stdout
     client = MlflowClient(uri, registry_uri=uri)
-    assert len(runs(client, "trial")) == len(study.trials)
-    (winner,) = runs(client, "winner")
+    assert len(runs_of(client, "segmentation", "trial")) == len(study.trials)
+    (winner,) = runs_of(client, "segmentation", "winner")
     assert winner.info.status == "FINISHED"
     assert (
         winner.data.tags["dl4ia.test_fingerprint"] == study.user_attrs["winner"]["test_fingerprint"]
@@ -149,12 +142,13 @@ def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -
 
 
 def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) -> None:
-    (parent,) = runs(client, "study")
+    (parent,) = runs_of(client, "segmentation", "study")
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["best_val_dice"] == study.best_value
-    trials = {int(run.data.tags["dl4ia.trial"]): run for run in runs(client, "trial")}
+    tracked = runs_of(client, "segmentation", "trial")
+    trials = {int(run.data.tags["dl4ia.trial"]): run for run in tracked}
     assert sorted(trials) == [trial.number for trial in study.trials]
-    assert len(runs(client, "trial")) == len(trials)
+    assert len(tracked) == len(trials)
     for trial in study.trials:
         run = trials[trial.number]
         tags = run.data.tags
@@ -179,7 +173,7 @@ def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) 
 def test_the_winner_is_registered_and_loads_without_unpickling(
     finished: Path, study: optuna.Study, client: MlflowClient
 ) -> None:
-    (run,) = runs(client, "winner")
+    (run,) = runs_of(client, "segmentation", "winner")
     record = study.user_attrs["winner"]
     assert run.data.tags["dl4ia.trial"] == str(study.best_trial.number) == str(record["trial"])
     assert run.data.metrics["test_dice"] == pytest.approx(record["metrics"]["test_dice"])
@@ -245,7 +239,7 @@ def nothing(folder: Path) -> None:
 
 
 BAD: list[tuple[Callable[[Path], None], list[str], str]] = [
-    (empty, [], r"image_03\.png: cannot be read as a PNG \(it is empty\)"),
+    (empty, [], r"image_03\.png: cannot be read as an image \(it is empty\)"),
     (no_label, [], r"image_03\.png: its label is missing"),
     (too_few, [], r"Train: 4 training images; expected at least 5"),
     (blue, [], r"image_03\.png: its blue channel is not 0"),

@@ -1,0 +1,72 @@
+"""The classification task: how its points become networks, and how these are scored."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.models.classification import ClassificationModel, ModelSettings
+from dl4ia.pictures import draw_confusion, draw_misclassified
+from dl4ia.search_space import settings_of
+
+EVALUATION_BATCH = 1000  # images; fixed, so that scoring does not depend on what is tuned
+
+
+class ClassificationTask:
+    """One class an image; a study's value is the validation accuracy.
+
+    classes: the names of classes 0, 1, …
+    """
+
+    name = "classification"
+    metric = "accuracy"
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+
+    def strata(self, dataset: Dataset) -> np.ndarray:
+        """(N,) the class: every validation part gets its share of each."""
+        return dataset.labels.numpy()
+
+    def build(self, point: Mapping[str, Any], train: Dataset) -> ClassificationModel:
+        """A fresh network, drawn from the global random stream; `train` gives the statistics."""
+        settings = settings_of(ModelSettings, point)
+        shape = tuple(train.images.shape[1:])
+        statistics = train.channel_statistics()
+        return ClassificationModel(settings, shape, len(self.classes), *statistics)
+
+    def evaluate(
+        self, model: nn.Module, dataset: Dataset, device: torch.device
+    ) -> dict[str, float]:
+        """Loss (cross-entropy, whatever was trained) and accuracy, means over all images."""
+        logits = self.logits(model, dataset, device)
+        return {
+            "loss": F.cross_entropy(logits, dataset.labels).item(),
+            "accuracy": (logits.argmax(1) == dataset.labels).double().mean().item(),
+        }
+
+    def draw(
+        self, model: nn.Module, test: Dataset, device: torch.device, folder: Path
+    ) -> list[Path]:
+        """The confusion matrix, and misclassified images with their classes, as PNG files."""
+        probabilities = self.logits(model, test, device).softmax(1)
+        return [
+            draw_confusion(test.labels, probabilities.argmax(1), self.classes, folder),
+            draw_misclassified(test, probabilities, self.classes, folder),
+        ]
+
+    @torch.no_grad()
+    def logits(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """(N, classes) float32 on the CPU."""
+        model.eval()
+        model.to(device)
+        parts = []
+        for images in dataset.images.split(EVALUATION_BATCH):
+            images = images.to(device).contiguous(memory_format=torch.channels_last)
+            parts.append(model(images).float().cpu())
+        return torch.cat(parts)

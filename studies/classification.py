@@ -1,0 +1,56 @@
+"""Search a digit classifier: which architecture, head, augmentation, schedule, … and how good.
+
+    python studies/classification.py --trials 50
+    python studies/classification.py --data DIR --trials 50
+
+DIR holds MNIST's four files (as torchvision leaves them) or class folders, Train/0/*.png to
+Test/9/*.png. Without --data, MNIST is read from data/ or downloaded there; where that fails, the
+study is on small digits that come with scikit-learn. Trains each trial on a part of the training
+images and scores it on the rest (accuracy), logs everything to Optuna and MLflow, retrains the best
+trial on all training images and scores it once on the test images. The report's eight models are
+its first trials. The same command goes on where a stopped one was. Results: README.md.
+"""
+
+import argparse
+from pathlib import Path
+
+from dl4ia.command_line import StudyArguments, run, study_parser
+from dl4ia.environment import tune_process
+
+FOLDER = Path("data")
+EPOCHS, EMBEDDED_EPOCHS = 12, 40  # Hyperband decides after a quarter of them
+
+
+def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
+    """Run or go on with the study."""
+    tune_process()
+    from dl4ia.classification import ClassificationTask
+    from dl4ia.data.digit_source import digit_source
+    from dl4ia.data.embedded_digits import EmbeddedDigits
+    from dl4ia.workflow import run_study
+    from search_spaces import classification
+
+    if arguments.data is None and not FOLDER.is_dir():
+        print(f"No --data given and no {FOLDER} here: looking for MNIST to download", flush=True)
+    source = digit_source(arguments.data, FOLDER, arguments.out / "cache")
+    embedded = isinstance(source, EmbeddedDigits)
+    if embedded:
+        print(
+            f"*** No --data given, no MNIST in {FOLDER} and none downloaded: this study is on\n"
+            f"*** {source.description}.\n"
+            "*** It tries the program out; its numbers do not compare with MNIST's.",
+            flush=True,
+        )
+    epochs = arguments.epochs or (EMBEDDED_EPOCHS if embedded else EPOCHS)
+    run_study(ClassificationTask(source.classes), source, classification, epochs, arguments)
+
+
+if __name__ == "__main__":
+    run(
+        study_parser(
+            __doc__,
+            data_default=f"MNIST in {FOLDER}, or else digits of scikit-learn",
+            epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the small digits",
+        ),
+        study,
+    )

@@ -1,0 +1,177 @@
+"""Whole digit studies, as a user runs them, on a small folder of class folders."""
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import optuna
+import pytest
+from conftest import runs_of
+from mlflow import MlflowClient
+from PIL import Image
+
+from dl4ia.command_line import parse, study_parser
+from dl4ia.data.embedded_digits import EmbeddedDigits
+from dl4ia.errors import InputError
+from search_spaces.classification import REPORT_MODELS
+
+SCRIPT = Path(__file__).parent.parent / "studies" / "classification.py"
+NAME = "classification-digits-for-tests"
+FOLDER = "Digits for tests"
+
+
+def write_class_folders(folder: Path, train: int = 8, test: int = 4) -> Path:
+    """The course's layout, Train/0/*.png to Test/9/*.png, with so many images a class."""
+    dataset = EmbeddedDigits().train()
+    for digit in range(10):
+        indices = (dataset.labels == digit).nonzero()[:, 0].tolist()
+        for number, index in enumerate(indices[: train + test]):
+            place = folder / ("Train" if number < train else "Test") / str(digit)
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = (255 * dataset.images[index, 0]).round().byte().numpy()
+            Image.fromarray(pixels).save(place / f"{number:03d}.png")
+    return folder
+
+
+def command(*flags: str) -> list[str]:
+    words = [sys.executable, str(SCRIPT), "--data", FOLDER, "--trials", "10", "--epochs", "3"]
+    return [*words, "--seeds", "2", *flags]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole study in it, and what it printed in output.txt."""
+    folder = tmp_path_factory.mktemp("study")
+    write_class_folders(folder / FOLDER)
+    ended = subprocess.run(command(), cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    (folder / "output.txt").write_text(ended.stdout, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(finished: Path) -> optuna.Study:
+    storage = f"sqlite:///{finished / 'mlruns' / 'optuna.db'}"
+    return optuna.load_study(study_name=NAME, storage=storage)
+
+
+def test_the_summary_has_the_reports_networks_and_both_scores(
+    finished: Path, study: optuna.Study
+) -> None:
+    text = (finished / "output.txt").read_text(encoding="utf-8")
+    for name in REPORT_MODELS:
+        assert f"{name} (report)" in text
+    assert f"Winner: trial {study.best_trial.number}, " in text
+    assert f"accuracy {study.best_value:.4f}  (mean over images)" in text
+    assert "Test (retrained on all training images; mean and SD over 2 seeds)" in text
+    assert len(study.trials) == 10
+
+
+def test_a_finished_study_only_prints_its_summary_again(
+    finished: Path, study: optuna.Study
+) -> None:
+    again = subprocess.run(command(), cwd=finished, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    text = (finished / "output.txt").read_text(encoding="utf-8")
+    assert again.stdout.strip() == text[text.index("Study ") :].strip()
+    assert len(study.user_attrs["test_openings"]) == 1
+
+
+def test_mlflow_has_trials_pictures_and_a_model_of_any_batch_size(
+    finished: Path, study: optuna.Study
+) -> None:
+    uri = f"sqlite:///{finished / 'mlruns' / 'mlflow.db'}"
+    client = MlflowClient(uri, registry_uri=uri)
+    trials = runs_of(client, "classification", "trial")
+    assert sorted(int(run.data.tags["dl4ia.trial"]) for run in trials) == list(range(10))
+    for run in trials:
+        wanted = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"}
+        assert wanted <= run.data.metrics.keys()
+    (winner,) = runs_of(client, "classification", "winner")
+    pictures = {item.path for item in client.list_artifacts(winner.info.run_id, "pictures")}
+    names = ("history", "test_confusion", "test_misclassified")
+    assert pictures == {f"pictures/{name}.png" for name in names}
+    recorded = study.user_attrs["winner"]["metrics"]
+    assert winner.data.metrics["test_accuracy"] == pytest.approx(recorded["test_accuracy"])
+    version = client.get_model_version_by_alias(NAME, "champion")
+    model = mlflow.pyfunc.load_model(version.source)
+    for count in (1, 7):
+        images = np.random.default_rng(0).random((count, 1, 28, 28), np.float32)
+        assert np.asarray(model.predict(images)).shape == (count, 10)
+
+
+# What bad input gets: each breaks one thing in a good folder. Nothing may be written, but the cache
+# of images that were all decoded well.
+
+
+def first_image(folder: Path) -> Path:
+    return folder / FOLDER / "Train" / "3" / "000.png"
+
+
+def cut_short(folder: Path) -> None:
+    path = first_image(folder)
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def larger(folder: Path) -> None:
+    Image.new("L", (30, 28)).save(first_image(folder))
+
+
+def emptied(folder: Path) -> None:
+    for path in first_image(folder).parent.iterdir():
+        path.unlink()
+
+
+def text_only(folder: Path) -> None:
+    place = folder / "texts"
+    place.mkdir()
+    (place / "notes.txt").write_text("no images here", encoding="utf-8")
+
+
+def wrong_magic(folder: Path) -> None:
+    place = folder / "texts" / "MNIST" / "raw"
+    place.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        (place / f"{part}-images-idx3-ubyte").write_bytes(bytes(16))
+        (place / f"{part}-labels-idx1-ubyte").write_bytes(bytes(8))
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+BAD: list[tuple[Callable[[Path], None], list[str], str]] = [
+    (cut_short, [], r"Train/3/000\.png: cannot be read"),
+    (larger, [], r"Train/3/000\.png: 30x28 pixels; expected 28x28"),
+    (emptied, [], r"Train/3"),
+    (text_only, ["--data", "texts"], r"^texts: "),
+    (wrong_magic, ["--data", "texts"], r"train-images-idx3-ubyte: "),
+    (nothing, ["--data", "nowhere"], r"nowhere: no such folder"),
+    (nothing, ["--folds", "1000"], r"--folds 1000: expected 1 to 80"),
+]
+
+
+@pytest.mark.parametrize(("damage", "flags", "said"), BAD)
+def test_bad_input(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    flags: list[str],
+    said: str,
+) -> None:
+    write_class_folders(tmp_path / FOLDER)
+    damage(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    script = runpy.run_path(str(SCRIPT))
+    with pytest.raises(InputError, match=said) as refused:
+        script["study"](*parse(study_parser("", "", ""), command(*flags)[2:]))
+    assert "\n" not in str(refused.value)
+    cache = tmp_path / "mlruns" / "cache"
+    left = [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)]
+    assert [path for path in left if path != cache.parent] == before
+    assert cache.exists() == ("--folds" in flags)
