@@ -107,7 +107,7 @@ def draw_misclassified(
     confidence, predictions = probabilities.max(1)
     wrong = (predictions != dataset.labels).nonzero()[:, 0]
     surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISCLASSIFIED]
-    columns = 8
+    columns = min(8, max(4, len(surest)))  # fewer than four are too narrow for the title
     rows = max(1, -(-len(surest) // columns))
     size = (1.25 * columns, 1.6 * rows + 0.5)
     figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)

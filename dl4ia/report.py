@@ -1,5 +1,6 @@
 """What the user reads in the terminal: a line a trial, and the study's summary."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from dl4ia.selection import ranked_trials
 from dl4ia.study import finished_trials, is_interrupted
 
 LEADERS = 10
+WIDTH = 100  # characters of a line of prose
 
 
 def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, left: float) -> str:
@@ -52,24 +54,29 @@ def duration(seconds: float) -> str:
 
 def leaderboard(study: optuna.Study, metric: str, report_models: Iterable[str]) -> str:
     """The best trials, and every report model with its rank, or why it has none."""
+    pooled = f"val_{metric}_pooled"
+    ranked = ranked_trials(study)
+    has_pooled = any(pooled in trial.user_attrs["history"] for trial in ranked)
     rows = []
     missing = dict.fromkeys(report_models, "not run")
     for trial in study.get_trials(deepcopy=False):
         label = trial.user_attrs.get("report_model")
         if label in missing and "failure" in trial.user_attrs:
             missing[label] = f"failed: {trial.user_attrs['failure']}"
-    for rank, trial in enumerate(ranked_trials(study), start=1):
+    for rank, trial in enumerate(ranked, start=1):
         label = trial.user_attrs.get("report_model")
         missing.pop(str(label), None)
         if rank <= LEADERS or label:
-            history = trial.user_attrs["history"]
-            pooled = history.get(f"val_{metric}_pooled")
+            scores = [f"{trial.value:.4f}"]
+            if has_pooled:
+                scores.append(f"{trial.user_attrs['history'][pooled][-1]:.4f}")
             name = f"{label} (report)" if label else describe(trial)
-            cells = (str(rank), str(trial.number), f"{trial.value:.4f}")
-            pooled_cell = f"{pooled[-1]:.4f}" if pooled else "–"
-            rows.append((*cells, pooled_cell, f"{trial.user_attrs['weights']:,}", name))
-    rows += [("–",) * 5 + (f"{label} (report), {why}",) for label, why in missing.items()]
-    return table([("rank", "trial", f"val {metric}", "pooled", "weights", "model"), *rows])
+            weights = f"{trial.user_attrs['weights']:,}"
+            rows.append((str(rank), str(trial.number), *scores, weights, name))
+    header = ("rank", "trial", f"val {metric}", *["pooled"] * has_pooled, "weights", "model")
+    dashes = ("–",) * (len(header) - 1)
+    rows += [(*dashes, f"{label} (report), {why}") for label, why in missing.items()]
+    return table([header, *rows])
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -123,7 +130,7 @@ def summary(
         "",
         leaderboard(study, metric, searched.REPORT_MODELS),
         "",
-        searched.REPORT_NOTE,
+        textwrap.fill(searched.REPORT_NOTE, WIDTH),
         "",
         f"Winner: trial {winner['trial']}, {winner['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in winner["point"].items()),
