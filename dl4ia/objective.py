@@ -39,6 +39,7 @@ def train_point(
     epochs: int,
     seed: int,
     device: torch.device,
+    largest_part: int | None = None,
 ) -> tuple[torch.nn.Module, Iterator[Result]]:
     """The network of `point` and its training, which has not begun; see `fit` for the results."""
     torch.manual_seed(seed)
@@ -54,6 +55,7 @@ def train_point(
         seed,
         device,
         fast_precision(device),
+        largest_part,
     )
     return model, results
 

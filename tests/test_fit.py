@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 MODEL = ModelSettings("fcn", 8, 2, "none", 0.0, "he")
 TRAINING = TrainingSettings("adam", 0.01, "constant", 4)
 FULL_BATCH = replace(TRAINING, optimizer="momentum", batch_size="full")
-AUGMENTED = AugmentationSettings("flips_and_quarter_turns", affine=0.5, elastic=0.5)
+AUGMENTED = AugmentationSettings(augmentation="flips_and_quarter_turns", affine=0.5, elastic=0.5)
 
 
 def draw(count: int, seed: int) -> Dataset:
@@ -229,12 +229,15 @@ def test_every_epoch_is_augmented_anew() -> None:
     assert max(losses) - min(losses) > 1e-3
 
 
-@pytest.mark.parametrize(("augmentation", "steps"), [("none", 2), ("report_rotations", 6)])
-def test_the_reports_rotations_triple_the_steps(augmentation: str, steps: int) -> None:
+@pytest.mark.parametrize(("rotations", "steps"), [(False, 2), (True, 6)])
+def test_the_reports_rotations_triple_the_steps(rotations: bool, steps: int) -> None:
     """The last step's cosine tells how many there were."""
     settings = replace(TRAINING, schedule="cosine")
     (result,) = train(
-        make_model(), settings=settings, augmentation=AugmentationSettings(augmentation), epochs=1
+        make_model(),
+        settings=settings,
+        augmentation=AugmentationSettings(report_rotations=rotations),
+        epochs=1,
     )
     factor = (1 + math.cos(math.pi * (steps - 1) / steps)) / 2
     assert result["learning_rate"] == pytest.approx(0.01 * factor)

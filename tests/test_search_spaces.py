@@ -42,7 +42,11 @@ def test_the_readme_is_fresh() -> None:
 @pytest.mark.parametrize(
     ("searched", "model", "of_the_other"),
     [
-        (classification, digit_models, {"loss", "augmentation", "stain_jitter"}),
+        (
+            classification,
+            digit_models,
+            {"loss", "augmentation", "report_rotations", "stain_jitter"},
+        ),
         (segmentation, gland_models, {"label_smoothing", "shift"}),
     ],
     ids=SPACES,

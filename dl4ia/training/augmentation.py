@@ -25,6 +25,7 @@ LARGEST_GAIN, LARGEST_OFFSET = 0.3, 0.1  # of a stain's intensity
 class AugmentationSettings:
     """What is done to the training images; strengths run from 0 (off) to 1."""
 
+    report_rotations: bool = False
     augmentation: str = "none"
     shift: float = 0.0
     affine: float = 0.0

@@ -54,11 +54,13 @@ def fit(
     seed: int,
     device: torch.device,
     precision: torch.dtype = torch.float32,
+    largest_part: int | None = None,
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
     In the training steps convolutions and matrix products compute in `precision`; weights, losses
-    and evaluation are float32 always, so that what is scored is what is exported.
+    and evaluation are float32 always, so that what is scored is what is exported. On a CPU no more
+    than `largest_part` pixels pass through the network at once (None: LARGEST_PART).
 
     train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
     accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
@@ -71,7 +73,7 @@ def fit(
     with _failures_of(1):
         model.to(device).to(memory_format=torch.channels_last)
         images, labels = train.images.to(device), train.labels.to(device)
-    if augmentation.augmentation == "report_rotations":
+    if augmentation.report_rotations:
         images, labels = extend_with_report_rotations(images, labels)
     count = len(images)
     batch_size = count if settings.batch_size == "full" else min(int(settings.batch_size), count)
@@ -80,6 +82,7 @@ def fit(
         settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
     )
     loss = make_loss(settings.loss, settings.label_smoothing)
+    largest_part = largest_part or LARGEST_PART
     augmenter = Augmenter(augmentation, count, images.shape[1], seed)
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     for epoch in range(1, epochs + 1):
@@ -95,7 +98,7 @@ def fit(
                 )
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
                 batch = augmenter(images[rows.to(device)], labels[rows.to(device)], rows)
-                totals += _step(model, optimizer, loss, *batch, precision)
+                totals += _step(model, optimizer, loss, *batch, precision, largest_part)
             means = (totals / count).tolist()
             result = dict(zip(("train_loss", "train_accuracy"), means, strict=True))
             result["learning_rate"] = optimizer.param_groups[0]["lr"]
@@ -116,10 +119,11 @@ def _step(
     images: Tensor,
     labels: Tensor,
     precision: torch.dtype,
+    largest_part: int,
 ) -> Tensor:
     """One step of the optimizer; (2,) on the device: summed losses and right shares of images."""
     count = len(images)
-    parts = 1 if images.is_cuda else min(count, math.ceil(images[:, 0].numel() / LARGEST_PART))
+    parts = 1 if images.is_cuda else min(count, math.ceil(images[:, 0].numel() / largest_part))
     totals = torch.zeros(2, device=images.device)
     optimizer.zero_grad()
     for some_images, some_labels in zip(
