@@ -50,14 +50,22 @@ class ClassificationTask:
             "accuracy": (logits.argmax(1) == dataset.labels).double().mean().item(),
         }
 
+    def predict(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """(N,) the likeliest class of each image."""
+        return self.logits(model, dataset, device).argmax(1)
+
+    def further_metrics(self, predictions: Tensor, dataset: Dataset) -> dict[str, float]:
+        """None."""
+        return {}
+
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path
     ) -> list[Path]:
         """The confusion matrix, and misclassified images with their classes, as PNG files."""
-        probabilities = self.logits(model, test, device).softmax(1)
+        confidence, predictions = self.logits(model, test, device).softmax(1).max(1)
         return [
-            draw_confusion(test.labels, probabilities.argmax(1), self.classes, folder),
-            draw_misclassified(test, probabilities, self.classes, folder),
+            draw_confusion(test.labels, predictions, self.classes, folder),
+            draw_misclassified(test, predictions, self.classes, folder, confidence),
         ]
 
     @torch.no_grad()

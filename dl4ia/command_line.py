@@ -49,7 +49,7 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
     add = parser.add_argument
     add(
         "--trials",
-        type=_whole(1),
+        type=whole_number(1),
         default=50,
         metavar="N",
         help="finished trials in the study, those of earlier runs included (default: %(default)s)",
@@ -67,27 +67,27 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
     add("--tracking-uri", metavar="URI", help="MLflow's (default: sqlite:///OUT/mlflow.db)")
     add(
         "--epochs",
-        type=_whole(1),
+        type=whole_number(1),
         metavar="N",
         help=f"epochs of a full training (default: {epochs_default})",
     )
     add(
         "--folds",
-        type=_whole(1),
+        type=whole_number(1),
         default=1,
         metavar="K",
         help="cross-validate each trial over K folds (default: 1, one 80/20 split)",
     )
     add(
         "--seed",
-        type=_whole(0),
+        type=whole_number(0),
         default=0,
         metavar="N",
         help="of the split, the sampler and all trials (default: %(default)s)",
     )
     add(
         "--seeds",
-        type=_whole(1),
+        type=whole_number(1),
         default=3,
         metavar="N",
         help="retrainings of the winner (default: %(default)s)",
@@ -142,10 +142,15 @@ def parse(
 def run(
     parser: OneLineParser, study: Callable[[StudyArguments, argparse.Namespace], None]
 ) -> NoReturn:
-    """Parse, run, and exit: 0, 2 for a user's mistake (one line), 130 after Ctrl-C."""
+    """Parse, run, and exit as `run_and_exit` does."""
     arguments, flags = parse(parser)
+    run_and_exit(lambda: study(arguments, flags))
+
+
+def run_and_exit(work: Callable[[], None]) -> NoReturn:
+    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C."""
     try:
-        study(arguments, flags)
+        work()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -154,14 +159,16 @@ def run(
         sys.exit(2)
     except KeyboardInterrupt:
         print(
-            "\nStopped. The same command goes on from here; a trial in progress starts over.",
+            "\nStopped. The same command goes on from here; a training in progress starts over.",
             file=sys.stderr,
         )
         sys.exit(130)
     sys.exit(0)
 
 
-def _whole(lowest: int) -> Callable[[str], int]:
+def whole_number(lowest: int) -> Callable[[str], int]:
+    """For `type=`: an int of at least `lowest`."""
+
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < lowest:
             raise argparse.ArgumentTypeError(

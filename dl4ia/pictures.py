@@ -101,26 +101,32 @@ def draw_confusion(
 
 
 def draw_misclassified(
-    dataset: Dataset, probabilities: Tensor, classes: Sequence[str], folder: Path
+    dataset: Dataset,
+    predictions: Tensor,
+    classes: Sequence[str],
+    folder: Path,
+    confidence: Tensor | None = None,
 ) -> Path:
-    """The wrong ones that the network was surest of, up to 24: (N, classes) probabilities."""
-    confidence, predictions = probabilities.max(1)
+    """Up to 24 wrong ones of (N,) predictions; those of the highest `confidence` (N,), if given."""
     wrong = (predictions != dataset.labels).nonzero()[:, 0]
-    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:MOST_MISCLASSIFIED]
-    columns = min(8, max(4, len(surest)))  # fewer than four are too narrow for the title
-    rows = max(1, -(-len(surest) // columns))
+    if confidence is not None:
+        wrong = wrong[confidence[wrong].argsort(descending=True, stable=True)]
+    shown = wrong[:MOST_MISCLASSIFIED]
+    columns = min(8, max(4, len(shown)))  # fewer than four are too narrow for the title
+    rows = max(1, -(-len(shown) // columns))
     size = (1.25 * columns, 1.6 * rows + 0.5)
     figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
-    for axes, index in zip(panels.flat, surest.tolist(), strict=False):
+    for axes, index in zip(panels.flat, shown.tolist(), strict=False):
         axes.imshow(displayable(dataset.images[index]))
         true, predicted = classes[int(dataset.labels[index])], classes[int(predictions[index])]
-        axes.set_title(f"{true} → {predicted} ({confidence[index]:.0%})", size=8)
-    shown = f", the {len(surest)} most confident" if len(surest) < len(wrong) else ""
+        share = "" if confidence is None else f" ({confidence[index]:.0%})"
+        axes.set_title(f"{true} → {predicted}{share}", size=8)
+    kind = "the first" if confidence is None else "the most confident"
+    some = f", {kind} {len(shown)}" if len(shown) < len(wrong) else ""
     figure.suptitle(
-        f"{len(wrong)} of {len(dataset)} test images misclassified{shown}: true → predicted",
-        size=10,
+        f"{len(wrong)} of {len(dataset)} test images misclassified{some}: true → predicted", size=10
     )
     file = folder / "test_misclassified.png"
     figure.savefig(file, dpi=120)

@@ -14,6 +14,7 @@ from dl4ia.metrics import PixelCounts
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.pictures import draw_segmentations
 from dl4ia.search_space import settings_of
+from dl4ia.surfaces import hausdorff_95, surface_dice
 
 EVALUATION_BATCH = 16  # images; fixed, so that scoring does not depend on what is tuned
 
@@ -52,6 +53,15 @@ class SegmentationTask:
             for logits, _ in self._predictions(model, dataset, device)
         ]
         return torch.cat(parts)
+
+    def further_metrics(self, predictions: Tensor, dataset: Dataset) -> dict[str, float]:
+        """surface_dice_1px, surface_dice_2px and hausdorff_95 (pixels), means over images."""
+        scores = {
+            f"surface_dice_{tolerance}px": surface_dice(predictions, dataset.labels, tolerance)
+            for tolerance in (1, 2)
+        }
+        scores["hausdorff_95"] = hausdorff_95(predictions, dataset.labels)
+        return {name: values.mean().item() for name, values in scores.items()}
 
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path

@@ -60,11 +60,7 @@ def open_session(
 
     Raises InputError, before anything is written, for whatever the user must mend.
     """
-    device = _device(arguments.device)
-    environment = describe_environment() | {
-        "device": _device_name(device),
-        "precision": str(fast_precision(device)).removeprefix("torch."),
-    }
+    device, environment = open_device(arguments.device)
     dataset = source.train()
     splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed)
     identity = Identity(
@@ -110,12 +106,16 @@ def open_session(
     )
 
 
-def _device(name: str) -> torch.device:
+def open_device(name: str) -> tuple[torch.device, dict[str, str]]:
+    """The device that `--device` asks for, and what a result made on it is made with.
+
+    Raises InputError where there is no such device.
+    """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("--device cuda: torch finds no GPU here; expected one, or --device cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    device = torch.device("cuda" if available and name != "cpu" else "cpu")
+    return device, describe_environment() | {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": str(fast_precision(device)).removeprefix("torch."),
+    }

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
 
@@ -29,6 +29,14 @@ class Task(Protocol):
         self, model: nn.Module, dataset: Dataset, device: torch.device
     ) -> dict[str, float]:
         """Metrics of all images, `metric` among them."""
+        ...
+
+    def predict(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """The likeliest class of every label: (N, H, W) uint8 masks or (N,) classes."""
+        ...
+
+    def further_metrics(self, predictions: Tensor, dataset: Dataset) -> dict[str, float]:
+        """What takes too long for every epoch; means over all images."""
         ...
 
     def draw(

@@ -56,7 +56,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
 
-Kind = Literal["study", "trial", "winner"]
+Kind = Literal["study", "trial", "winner", "replication"]
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 RUNS_PER_PAGE = 1000

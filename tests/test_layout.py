@@ -16,6 +16,7 @@ ORDER = [
     "data",
     "models",
     "metrics",
+    "surfaces",
     "training",
     "pictures",
     "task",
@@ -31,6 +32,7 @@ ORDER = [
     "session",
     "winner",
     "workflow",
+    "replication",
 ]
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from dl4ia.errors import InputError, TrialFailure
-from dl4ia.session import _device
+from dl4ia.session import open_device
 from dl4ia.winner import retraining_of
 
 
@@ -16,6 +16,9 @@ def test_a_failed_retraining_is_told_in_one_line() -> None:
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert _device("auto").type == _device("cpu").type == "cpu"
+    for name in ("auto", "cpu"):
+        device, environment = open_device(name)
+        assert device.type == environment["device"] == "cpu"
+        assert environment["precision"] in ("float32", "bfloat16")
     with pytest.raises(InputError, match="--device cuda"):
-        _device("cuda")
+        open_device("cuda")

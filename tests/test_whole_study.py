@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == (
-        "Stopped. The same command goes on from here; a trial in progress starts over."
+        "Stopped. The same command goes on from here; a training in progress starts over."
     )
     assert "Traceback" not in errors and "Winner" not in rest
     ended = subprocess.run(command(folder), cwd=folder, capture_output=True, text=True)

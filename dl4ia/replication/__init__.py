@@ -1,0 +1,1 @@
+"""The report's own trainings, as it trained them, and its tables beside ours."""

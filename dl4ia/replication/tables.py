@@ -1,0 +1,105 @@
+"""The report's tables with our figures beside its own, as text and as Markdown."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dl4ia.replication.trainings import Outcome, Training
+from dl4ia.report import table as text_table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a training, and what the report says of it."""
+
+    label: str
+    training: Training
+    report: Mapping[str, float]  # metric -> the report's figure; shares, not per cent
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report. remark: one or two sentences on where ours differ, and why."""
+
+    name: str
+    title: str
+    rows: Sequence[Row]
+    metrics: Mapping[str, str]  # metric of an outcome -> the column's name
+    remark: str = ""
+
+    def shortened(self, epochs: int) -> "Table":
+        """The same trainings over so few epochs: to try them out."""
+        rows = [replace(row, training=replace(row.training, epochs=epochs)) for row in self.rows]
+        return replace(self, rows=rows)
+
+
+Outcomes = Mapping[str, Sequence[Outcome]]  # name of a training -> one a seed
+
+
+def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
+    """Mean ± SD (n - 1) over seeds; of one seed the value alone."""
+    mean = form(statistics.fmean(values))
+    return mean if len(values) == 1 else f"{mean} ± {form(statistics.stdev(values))}"
+
+
+def cells(table: Table, outcomes: Outcomes) -> list[list[str]]:
+    """The table's rows, the column names first; a row that is not trained yet has dashes."""
+    header = ["model"]
+    for column in table.metrics.values():
+        header += [f"{column}, report", f"{column}, ours"]
+    header += ["weights", "epochs", "seconds, report", "seconds, ours", "device"]
+    lines = [header]
+    for row in table.rows:
+        found = outcomes.get(row.training.name, ())
+        line = [row.label]
+        for metric in table.metrics:
+            form = _form(metric)
+            line.append(form(row.report[metric]) if metric in row.report else "–")
+            values = [outcome.metrics[metric] for outcome in found]
+            line.append(spread(values, form) if values else "–")
+        seconds = row.report.get("seconds")
+        line.append(f"{found[0].weights:,}" if found else "–")
+        line.append(str(found[0].recipe["epochs"] if found else row.training.epochs))
+        line.append("–" if seconds is None else f"{seconds:g}")
+        line.append(spread([each.seconds for each in found], "{:.0f}".format) if found else "–")
+        line.append(", ".join(sorted({each.environment["device"] for each in found})) or "–")
+        lines.append(line)
+    return _without_empty_columns(lines)
+
+
+def as_text(table: Table, outcomes: Outcomes) -> str:
+    """For the terminal."""
+    rows = cells(table, outcomes)
+    widest = max(len(row[0]) for row in rows)
+    turned = [(row[0].ljust(widest), *row[1:-1], row[-1]) for row in rows]
+    return "\n".join(filter(None, [table.title, text_table(turned), table.remark]))
+
+
+def as_markdown(table: Table, outcomes: Outcomes) -> str:
+    """For README and page."""
+    header, *rows = cells(table, outcomes)
+    lines = [f"**{table.title}**", "", "| " + " | ".join(header) + " |"]
+    lines.append("|---" + "|---:" * (len(header) - 1) + "|")
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    if table.remark:
+        lines += ["", table.remark]
+    return "\n".join(lines) + "\n"
+
+
+def _form(metric: str) -> Callable[[float], str]:
+    """Accuracies in per cent, distances in pixels, all else as a share."""
+    if "accuracy" in metric:
+        return lambda value: f"{100 * value:.2f} %"
+    if "hausdorff" in metric:
+        return lambda value: f"{value:.1f} px"
+    return lambda value: f"{value:.3f}"
+
+
+def _without_empty_columns(lines: list[list[str]]) -> list[list[str]]:
+    """Leave out what the report does not say of any row."""
+    kept = [
+        number
+        for number, name in enumerate(lines[0])
+        if not name.endswith("report") or any(line[number] != "–" for line in lines[1:])
+    ]
+    return [[line[number] for number in kept] for line in lines]
