@@ -59,7 +59,6 @@ def draw_histories(
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
     panels[0].set_yscale("log")
-    drawn.suptitle(figure.title, size=11)
     file.parent.mkdir(parents=True, exist_ok=True)
     drawn.savefig(file, dpi=110)
     plt.close(drawn)

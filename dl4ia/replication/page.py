@@ -15,7 +15,8 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
 th { font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; min-width: 12rem; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; min-width: 12rem; white-space: normal; }
 p.remark { max-width: 46rem; }
 img { max-width: 100%; height: auto; background: white; border-radius: 4px; }
 footer { margin-top: 3rem; font-size: .85rem; opacity: .8; }

@@ -1,7 +1,7 @@
 """The report's tables with our figures beside its own, as text and as Markdown."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dl4ia.replication.trainings import Outcome, Training
@@ -36,10 +36,13 @@ class Table:
 Outcomes = Mapping[str, Sequence[Outcome]]  # name of a training -> one a seed
 
 
-def spread(values: Sequence[float], form: Callable[[float], str]) -> str:
-    """Mean ± SD (n - 1) over seeds; of one seed the value alone."""
-    mean = form(statistics.fmean(values))
-    return mean if len(values) == 1 else f"{mean} ± {form(statistics.stdev(values))}"
+def spread(values: Sequence[float], metric: str) -> str:
+    """Mean ± SD (n - 1) over seeds, in the metric's unit; of one seed the value alone."""
+    scale, digits, unit = _unit(metric)
+    text = f"{scale * statistics.fmean(values):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {scale * statistics.stdev(values):.{digits}f}"
+    return text + unit
 
 
 def cells(table: Table, outcomes: Outcomes) -> list[list[str]]:
@@ -53,15 +56,14 @@ def cells(table: Table, outcomes: Outcomes) -> list[list[str]]:
         found = outcomes.get(row.training.name, ())
         line = [row.label]
         for metric in table.metrics:
-            form = _form(metric)
-            line.append(form(row.report[metric]) if metric in row.report else "–")
+            line.append(spread([row.report[metric]], metric) if metric in row.report else "–")
             values = [outcome.metrics[metric] for outcome in found]
-            line.append(spread(values, form) if values else "–")
+            line.append(spread(values, metric) if values else "–")
         seconds = row.report.get("seconds")
         line.append(f"{found[0].weights:,}" if found else "–")
         line.append(str(found[0].recipe["epochs"] if found else row.training.epochs))
         line.append("–" if seconds is None else f"{seconds:g}")
-        line.append(spread([each.seconds for each in found], "{:.0f}".format) if found else "–")
+        line.append(spread([each.seconds for each in found], "seconds") if found else "–")
         line.append(", ".join(sorted({each.environment["device"] for each in found})) or "–")
         lines.append(line)
     return _without_empty_columns(lines)
@@ -77,7 +79,7 @@ def as_text(table: Table, outcomes: Outcomes) -> str:
 
 def as_markdown(table: Table, outcomes: Outcomes) -> str:
     """For README and page."""
-    header, *rows = cells(table, outcomes)
+    header, *rows = [[cell.replace("|", "\\|") for cell in row] for row in cells(table, outcomes)]
     lines = [f"**{table.title}**", "", "| " + " | ".join(header) + " |"]
     lines.append("|---" + "|---:" * (len(header) - 1) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
@@ -86,13 +88,13 @@ def as_markdown(table: Table, outcomes: Outcomes) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _form(metric: str) -> Callable[[float], str]:
-    """Accuracies in per cent, distances in pixels, all else as a share."""
+def _unit(metric: str) -> tuple[float, int, str]:
+    """Factor, digits after the point, and unit: per cent, pixels, seconds, or a share."""
     if "accuracy" in metric:
-        return lambda value: f"{100 * value:.2f} %"
+        return 100, 2, " %"
     if "hausdorff" in metric:
-        return lambda value: f"{value:.1f} px"
-    return lambda value: f"{value:.3f}"
+        return 1, 1, " px"
+    return (1, 0, "") if metric == "seconds" else (1, 3, "")
 
 
 def _without_empty_columns(lines: list[list[str]]) -> list[list[str]]:
