@@ -2,10 +2,12 @@
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from dl4ia.errors import InputError
@@ -148,7 +150,8 @@ def run(
 
 
 def run_and_exit(work: Callable[[], None]) -> NoReturn:
-    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C."""
+    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         work()
     except InputError as error:
@@ -164,6 +167,11 @@ def run_and_exit(work: Callable[[], None]) -> NoReturn:
         )
         sys.exit(130)
     sys.exit(0)
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    """A polite kill is a Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

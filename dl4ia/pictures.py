@@ -89,7 +89,8 @@ def draw_confusion(
                 column, row, count, ha="center", va="center", color=colour, weight=weight, size=8
             )
     ticks = range(len(classes))
-    axes.set_xticks(ticks, classes)
+    long = any(len(name) > 3 for name in classes)
+    axes.set_xticks(ticks, classes, rotation=90 if long else 0)
     axes.set_yticks(ticks, classes)
     right, total = int(np.trace(counts)), int(counts.sum())
     axes.set(xlabel="predicted class", ylabel="true class")
@@ -122,7 +123,8 @@ def draw_misclassified(
         axes.imshow(displayable(dataset.images[index]))
         true, predicted = classes[int(dataset.labels[index])], classes[int(predictions[index])]
         share = "" if confidence is None else f" ({confidence[index]:.0%})"
-        axes.set_title(f"{true} → {predicted}{share}", size=8)
+        arrow = " → " if len(true) + len(predicted) < 9 else " →\n"
+        axes.set_title(f"{true}{arrow}{predicted}{share}", size=8 if arrow == " → " else 6)
     kind = "the first" if confidence is None else "the most confident"
     some = f", {kind} {len(shown)}" if len(shown) < len(wrong) else ""
     figure.suptitle(

@@ -24,6 +24,7 @@ class SegmentationTask:
 
     name = "segmentation"
     metric = "dice"
+    classes: tuple[str, ...] = ("background", "gland")
 
     def strata(self, dataset: Dataset) -> np.ndarray:
         """(N,) the share of gland pixels: every validation part gets its mix of sizes."""

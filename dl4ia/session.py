@@ -56,11 +56,20 @@ class Session:
 def open_session(
     task: Task, source: Source, searched: SpaceModule, epochs: int, arguments: StudyArguments
 ) -> Session:
-    """Read the data, check flags and addresses, and then create or continue the study.
+    """Check flags and addresses, read the data, and then create or continue the study.
 
-    Raises InputError, before anything is written, for whatever the user must mend.
+    Raises InputError for whatever the user must mend, before anything is written (but the decoded
+    images that a source may keep).
     """
     device, environment = open_device(arguments.device)
+    name = arguments.study_name or f"{task.name}-{source.name}"
+    storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
+    tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
+    if storage == tracking_uri:
+        raise InputError(f"--storage and --tracking-uri are both {storage}; expected two databases")
+    check_folder(arguments.out)
+    check_tracking(tracking_uri)
+    check_storage(storage)
     dataset = source.train()
     splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed)
     identity = Identity(
@@ -75,14 +84,6 @@ def open_session(
         folds=arguments.folds,
         seed=arguments.seed,
     )
-    name = arguments.study_name or f"{task.name}-{source.name}"
-    storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
-    tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
-    if storage == tracking_uri:
-        raise InputError(f"--storage and --tracking-uri are both {storage}; expected two databases")
-    check_folder(arguments.out)
-    check_tracking(tracking_uri)
-    check_storage(storage)
     check_identity(storage, name, identity)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -25,9 +25,10 @@ def surface_dice(predictions: Tensor, labels: Tensor, tolerance: float) -> Tenso
 
 
 def hausdorff_95(predictions: Tensor, labels: Tensor) -> Tensor:
-    """(N,) 95th percentile, in pixels, of the distances from either boundary to the other one.
+    """(N,) 95th percentile, in pixels, of the distances from one boundary to the other.
 
-    Where both masks are empty it is 0; where one is, the image's diagonal.
+    The larger one of both directions. Where both masks are empty it is 0; where one is, the
+    image's diagonal.
     """
     from monai.metrics import compute_hausdorff_distance
 

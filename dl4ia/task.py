@@ -16,6 +16,7 @@ class Task(Protocol):
 
     name: str  # the MLflow experiment
     metric: str  # a study maximises the validation part's `val_<metric>`
+    classes: tuple[str, ...]  # names of the labels 0, 1, …
 
     def strata(self, dataset: Dataset) -> np.ndarray:
         """(N,) numbers that every validation part should have its mix of."""

@@ -1,10 +1,8 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
-import signal
 import sys
 import time
 from datetime import datetime
-from types import FrameType
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
@@ -30,9 +28,8 @@ def run_study(
 ) -> None:
     """Search, name and score the winner, print the summary; or go on with what is missing.
 
-    Raises InputError for what the user must mend, KeyboardInterrupt after Ctrl-C or SIGTERM.
+    Raises InputError for what the user must mend, KeyboardInterrupt after Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, _stop)
     session = open_session(task, source, searched, epochs, arguments)
     try:
         if not _is_complete(session):
@@ -141,8 +138,3 @@ def _search(session: Session, parent: str) -> None:
 
     with bar:
         search(session.study, session.objective, trials, session.arguments.timeout, after_trial)
-
-
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    """A polite kill is a Ctrl-C."""
-    raise KeyboardInterrupt

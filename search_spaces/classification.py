@@ -34,7 +34,7 @@ SPACE: Space = {
     ),
     "activation": choice("relu", "leaky_relu", "tanh", "silu", doc="after each layer but the last"),
     "normalization": choice("none", "batch", doc="before each activation (dense head excepted)"),
-    "dropout": real(0.0, 0.5, doc="share of units dropped before the last layer"),
+    "dropout": real(0.0, 0.5, doc="share of units dropped after the hidden layers"),
     "initialization": choice(
         "report", "he", doc="report: 0.1 N(0, 1), biases 0.1; fully connected 0.01, 1 / units"
     ),

@@ -7,7 +7,7 @@ Every row is a point of the search spaces, trained with the report's epochs, bat
 begin with and (its sign mended) schedule; ours are mean ± SD over seeds. The test images are read,
 as the report read them; nothing is chosen by them. What is trained already is not trained again.
 Ends with mlruns/reports/replication.html and .md; every training is a run in MLflow's experiment
-`replication`. About two hours on two cores.
+`replication`. --only leaves the other tables as they were.
 """
 
 import argparse
@@ -29,14 +29,13 @@ def run(flags: argparse.Namespace) -> None:
 
     from dl4ia.addresses import check_folder, check_tracking
     from dl4ia.replication.benches import open_bench
-    from dl4ia.replication.run import EXPERIMENT, replicate, write_reports
+    from dl4ia.replication.run import EXPERIMENT, kept_outcomes, replicate, write_reports
     from dl4ia.tracking import Tracker
 
     known = [table.name for table in TABLES]
     if unknown := set(flags.only or known) - set(known):
         raise InputError(f"--only {', '.join(sorted(unknown))}: expected {', '.join(known)}")
-    tables = [table for table in TABLES if table.name in (flags.only or known)]
-    name, images = EXPERIMENT, sys.maxsize
+    tables, name, images = list(TABLES), EXPERIMENT, sys.maxsize
     if flags.quick:
         tables = [table.shortened(QUICK_EPOCHS) for table in tables]
         name, images = f"{EXPERIMENT}-quick", QUICK_IMAGES
@@ -45,14 +44,15 @@ def run(flags: argparse.Namespace) -> None:
     check_tracking(uri)
     data = {"classification": (flags.digits, DIGITS), "segmentation": (flags.glands, GLANDS)}
     benches = {
-        task: open_bench(task, *data[task], flags.out, name, flags.device, images)
-        for task in sorted({row.training.task for table in tables for row in table.rows})
+        task: open_bench(task, *data[task], flags.out, name, flags.device, images) for task in data
     }
     for bench in benches.values():
         print(f"Data: {bench.source.description}", flush=True)
     flags.out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(uri, name, flags.out / "artifacts" / "mlflow")
-    outcomes = replicate(tables, benches, flags.seeds, tracker)
+    asked_for = [table for table in tables if table.name in (flags.only or known)]
+    replicate(asked_for, benches, flags.seeds, tracker)
+    outcomes = kept_outcomes(tables, benches, flags.seeds)
     files = write_reports(flags.out / "reports", name, tables, ILLUSTRATIONS, outcomes, benches)
     print("\nWritten: " + ", ".join(map(str, files)))
 

@@ -28,9 +28,11 @@ def _digits(name: str, point: dict[str, Any], epochs: int, **further: Any) -> Tr
     return Training(name, "classification", point, epochs, **further)
 
 
-def _glands(model: str, epochs: int = GLAND_EPOCHS, scored_on: Scored = "test") -> Training:
-    name = model if scored_on == "test" else f"{model}-{scored_on}"
-    return Training(name, "segmentation", GLANDS[model], epochs, scored_on)
+def _glands(
+    model: str, epochs: int = GLAND_EPOCHS, scored_on: Scored = "test", turned: bool = False
+) -> Training:
+    name = "-".join([model, *[scored_on] * (scored_on != "test"), *["turned"] * turned])
+    return Training(name, "segmentation", GLANDS[model], epochs, scored_on, turned)
 
 
 FULLY_CONNECTED = _digits("fully_connected", DIGITS["exercise_1_1"], 60)
@@ -50,15 +52,14 @@ _VALIDATION = dict(zip(_MODELS, (0.73, 0.77, 0.84, 0.66, 0.94), strict=True))
 
 
 def _validated(models: list[str]) -> list[Row]:
-    """Each model's validation Dice as the report took it, then rightly, then its test Dice."""
+    """Each model's validation Dice with and without the report's leak, and its test Dice."""
     rows = []
     for model in models:
         report = {"scored_dice_pooled": _VALIDATION[model]}
         leaky = _glands(model, scored_on="leaky_validation")
-        rows.append(Row(f"{model}, validation, turned before the split", leaky, report))
-        rows.append(
-            Row(f"{model}, validation, split first", _glands(model, scored_on="validation"), {})
-        )
+        rows.append(Row(f"{model}, validation, turned and then split", leaky, report))
+        right = _glands(model, scored_on="validation", turned=True)
+        rows.append(Row(f"{model}, validation, split and then turned", right, {}))
         test = {"scored_dice_pooled": 0.82} if model == "model_5" else {}
         rows.append(Row(f"{model}, test", _glands(model), test))
     return rows
@@ -67,7 +68,7 @@ def _validated(models: list[str]) -> list[Row]:
 TABLES = [
     Table(
         "table-2",
-        "Table 2: the network in NumPy and in PyTorch (digits, SGD, 60 epochs)",
+        "Table 2: the network in NumPy and in PyTorch (digits, SGD)",
         [
             Row('"HomeCooked NN"', HOME_COOKED, {"scored_accuracy": 0.9726, "seconds": 289}),
             Row("PyTorch", FULLY_CONNECTED, {"scored_accuracy": 0.9722, "seconds": 22.28}),
@@ -76,7 +77,7 @@ TABLES = [
     ),
     Table(
         "table-4",
-        "Table 4: accuracy against weights (digits, SGD, 60 epochs)",
+        "Table 4: accuracy against weights (digits, SGD)",
         [
             Row("fully connected", FULLY_CONNECTED, {"scored_accuracy": 0.9722}),
             Row("CNN", CNN, {"scored_accuracy": 0.9855}),
@@ -86,7 +87,7 @@ TABLES = [
     ),
     Table(
         "table-5",
-        "Table 5: swapped layers (digits, SGD, 60 epochs)",
+        "Table 5: swapped layers (digits, SGD)",
         [
             Row("pool after activation", CNN, {"scored_accuracy": 0.9855, "seconds": 202}),
             Row("pool before activation (the sheet)", SWAPPED, {}),
@@ -103,7 +104,7 @@ TABLES = [
     ),
     Table(
         "table-7",
-        "Table 7: SGD against Adam (digits; 60 and 15 epochs)",
+        "Table 7: SGD against Adam (digits)",
         [
             Row("SGD", CNN, {"scored_accuracy": 0.9855, "seconds": 202}),
             Row("Adam", ADAM, {"scored_accuracy": 0.9869, "seconds": 73}),
@@ -112,7 +113,7 @@ TABLES = [
     ),
     Table(
         "tables-8-11",
-        "Tables 8 to 11: models 1 to 4 (digits, Adam, 10 epochs)",
+        "Tables 8 to 11: models 1 to 4 (digits, Adam)",
         [
             Row(label, training, {"scored_accuracy": accuracy})
             for label, training, accuracy in zip(
@@ -131,28 +132,30 @@ TABLES = [
     ),
     Table(
         "exercise-2-1",
-        "Exercise 2.1: the baseline (glands, 150 epochs)",
+        "Exercise 2.1: the baseline (glands)",
         [Row("baseline, test", _glands("baseline", BASELINE_EPOCHS), {"scored_dice_pooled": 0.76})],
         DICE,
     ),
     Table(
         "table-15",
-        "Table 15: models 1 to 3 (glands, 100 epochs)",
+        "Table 15: models 1 to 3 (glands)",
         _validated(_MODELS[:3]),
         DICE,
-        "The report turned copies of all images before it split them, so that turned copies of "
-        "its validation images were trained on.",
+        "The report's code turned copies of all images before it split them, so that copies of its "
+        "validation images were trained on: the leak is the difference between the first two lines "
+        "of a model. On the test images models 2 and 3 are trained without turned copies.",
     ),
     Table(
         "table-16",
-        "Table 16: models 4 and 5 (glands, 100 epochs)",
+        "Table 16: models 4 and 5 (glands)",
         _validated(_MODELS[3:]),
         DICE,
-        "Here too the leak is the difference between the first two lines of a model.",
+        "Here too the leak is the difference between the first two lines of a model. On the test "
+        "images both are trained without turned copies.",
     ),
     Table(
         "exercise-2-3",
-        "Exercises 2.3 and 2.4: skip and residual connections, on test images (glands, 100 epochs)",
+        "Exercises 2.3 and 2.4: skip and residual connections, on test images (glands)",
         [
             Row("encoder-decoder (model 5)", _glands("model_5"), {"scored_dice_pooled": 0.82}),
             Row("U-Net", _glands("unet"), {"scored_dice_pooled": 0.83}),

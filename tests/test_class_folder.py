@@ -92,8 +92,10 @@ def test_images_and_labels_are_read(folder: Path, cache: Path) -> None:
 def test_name_and_description_come_from_the_folder(folder: Path, cache: Path) -> None:
     source = ClassFolder(folder, cache)
     assert source.name == "my-digits"
-    assert source.preparation == {}
-    assert source.description == f"{folder}: 18 training and 6 test images of 3 classes"
+    assert source.preparation == {"classes": "0, 2, 10"}
+    assert (
+        source.description == f"{folder}: 18 training and 6 test images of 3 classes, read as grey"
+    )
 
 
 @pytest.mark.parametrize(

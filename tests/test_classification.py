@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dl4ia.classification import EVALUATION_BATCH, ClassificationTask
+from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.data.splits import make_splits
@@ -37,8 +37,9 @@ class Fixed(nn.Module):
         return self.logits[images.flatten().long()]
 
 
-def test_accuracy_and_loss_are_means_over_all_images() -> None:
-    count = EVALUATION_BATCH + 7  # a second batch, and a smaller one
+def test_accuracy_and_loss_are_means_over_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 1507
+    monkeypatch.setattr("dl4ia.classification.EVALUATION_BATCH", 1000)  # a second, smaller batch
     images = torch.arange(count).view(count, 1, 1, 1).float()
     labels = torch.arange(count) % 2
     dataset = Dataset(images, labels, ("",) * count)
@@ -89,3 +90,12 @@ def test_the_training_accuracy_is_the_share_of_right_images(train: Dataset) -> N
     _, results = train_point(TASK, point, train, None, 1, 3, CPU)
     (result,) = results
     assert result["train_accuracy"] == pytest.approx(expected, abs=0.005)
+
+
+def test_large_images_are_trained_in_parts_of_two_at_least(train: Dataset) -> None:
+    """Batch normalisation of a part with one image raises."""
+    images = torch.rand(5, 1, 520, 520)
+    large = Dataset(images, torch.arange(5) % 2, ("",) * 5)
+    point = REPORT_MODELS["exercise_1_1"] | {"normalization": "batch", "hidden_width": 64}
+    _, results = train_point(TASK, point | {"batch_size": 50}, large, None, 1, 0, CPU)
+    assert math.isfinite(next(results)["train_loss"])

@@ -132,7 +132,7 @@ def test_a_folder_of_neither_is_told(
     message = str(raised.value)
     assert message.startswith(f"{folder}: no digits in it, but {found}; expected IDX files (train-")
     assert "images in Train/<class>/ and Test/<class>/" in message
-    assert "--data" in message
+    assert "give another folder" in message
     assert "\n" not in message
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -235,7 +235,7 @@ def test_what_is_wrong_is_told_in_one_line_that_names_the_file(
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere: no such folder.*Train/ and Test/.*--data"):
+    with pytest.raises(InputError, match="nowhere: no such folder.*Train/ and Test/.*another one"):
         GlandFolder(tmp_path / "nowhere")
 
 

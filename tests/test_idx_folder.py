@@ -21,6 +21,7 @@ from torchvision.datasets import MNIST  # type: ignore[import-untyped]
 
 from dl4ia.data import mnist_download
 from dl4ia.data.idx_folder import FILES, IdxFolder
+from dl4ia.data.images import source_name
 from dl4ia.data.mnist_download import UNFINISHED, download_mnist
 from dl4ia.errors import InputError
 
@@ -98,7 +99,7 @@ def test_files_are_read_from_every_place(tmp_path: Path, place: str, compressed:
 
 def test_name_and_description(folder: Path) -> None:
     source = IdxFolder(folder)
-    assert source.name == "mnist"
+    assert source.name == source_name(folder)  # digits in MNIST's format, and not MNIST
     assert source.preparation == {}
     assert source.classes == tuple("0123456789")
     assert source.description == f"{folder}: 23 training images of 20x28 pixels, IDX files"
@@ -129,7 +130,7 @@ def test_nothing_is_found_where_nothing_is(tmp_path: Path) -> None:
     assert IdxFolder.find(tmp_path) is None
     assert IdxFolder.find(tmp_path / "nowhere") is None
     assert IdxFolder.find(tmp_path / "notes.txt") is None
-    with pytest.raises(InputError, match="no IDX file there; expected train-images.*--data"):
+    with pytest.raises(InputError, match="no IDX file there; expected train-images.*give another"):
         IdxFolder(tmp_path)
 
 

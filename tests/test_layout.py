@@ -104,7 +104,18 @@ def test_only_the_evaluation_reads_a_test_set() -> None:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     """`--help` answers at once."""
-    light = {"argparse", "re", "sys", "ctypes", "importlib", "os", "platform", "subprocess"}
+    light = {
+        "argparse",
+        "re",
+        "signal",
+        "sys",
+        "types",
+        "ctypes",
+        "importlib",
+        "os",
+        "platform",
+        "subprocess",
+    }
     light |= {"collections", "dataclasses", "pathlib", "typing", "dl4ia", "psutil"}
     for name in ("command_line", "environment", "errors"):
         roots = {imports.split(".")[0] for imports in imported(ROOT / "dl4ia" / f"{name}.py")}

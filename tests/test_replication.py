@@ -12,11 +12,15 @@ import torch
 from conftest import runs_of
 from mlflow import MlflowClient
 
+from dl4ia.classification import ClassificationTask
 from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.data.embedded_digits import EmbeddedDigits
+from dl4ia.replication.run import kept_outcomes, replicate
 from dl4ia.replication.tables import Row, Table, as_markdown, as_text, cells, spread
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.search_space import check_point
 from dl4ia.segmentation import SegmentationTask
+from dl4ia.tracking import Tracker
 from search_spaces import classification, segmentation
 from search_spaces.segmentation import REPORT_MODELS
 
@@ -58,7 +62,7 @@ def test_the_reports_figures(tables: list[Table]) -> None:
     assert figures[("table-4", "CNN")] == {"scored_accuracy": 0.9855}
     assert figures[("table-7", "Adam")] == {"scored_accuracy": 0.9869, "seconds": 73}
     assert figures[("exercise-2-3", "ResNet")] == {"scored_dice_pooled": 0.84}
-    leak = "model_5, validation, turned before the split"
+    leak = "model_5, validation, turned and then split"
     assert figures[("table-16", leak)] == {"scored_dice_pooled": 0.94}
 
 
@@ -89,7 +93,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     source = EmbeddedGlands()
     folder = tmp_path_factory.mktemp("bench")
     dataset = source.train().subset(range(10))
-    environment = {"commit": "abc"}
+    environment = {"commit": "abc", "device": "cpu"}
     return Bench(SegmentationTask(), source, dataset, torch.device("cpu"), environment, folder)
 
 
@@ -107,6 +111,21 @@ def test_validation_images_have_turned_copies_in_training_only_with_the_leak(ben
     assert len(train) == 10 and len(scored) == 60
 
 
+@pytest.mark.parametrize("model", ["model_1", "model_4", "model_5"])
+def test_with_and_without_the_leak_as_many_images_are_trained_on(
+    bench: Bench, tables: list[Table], model: str
+) -> None:
+    """The last step's learning rate of a cosine schedule tells how many steps there were."""
+    rows = {row.label: row.training for table in tables for row in table.rows}
+    rates = []
+    for order in ("turned and then split", "split and then turned"):
+        training = rows[f"{model}, validation, {order}"]
+        point = dict(training.point) | {"schedule": "cosine", "batch_size": 4}
+        short = replace(training, point=point, epochs=1)
+        rates.append(bench.outcome(short, 0, lambda: None).history["learning_rate"][0])
+    assert rates[0] == pytest.approx(rates[1])
+
+
 def test_a_kept_training_is_not_trained_again_and_another_recipe_is(bench: Bench) -> None:
     trained: list[int] = []
     first = bench.outcome(TRAINING, 0, lambda: trained.append(1))
@@ -116,7 +135,45 @@ def test_a_kept_training_is_not_trained_again_and_another_recipe_is(bench: Bench
     longer = bench.outcome(replace(TRAINING, epochs=3), 0, lambda: trained.append(1))
     assert len(trained) == 5 and len(longer.history["scored_dice"]) == 3
     assert {"surface_dice_1px", "surface_dice_2px", "hausdorff_95"} <= first.metrics.keys()
-    assert bench.predictions(TRAINING, 0).shape == (60, 64, 64)
+    assert bench.predictions(first).shape == (60, 64, 64)
+    assert bench.kept(TRAINING, 0) == first  # a shorter and a longer one are kept side by side
+
+
+@pytest.mark.parametrize("suffix", ["json", "npz"])
+def test_a_broken_file_is_trained_again(bench: Bench, suffix: str) -> None:
+    known = bench.outcome(TRAINING, 1, lambda: None)
+    file = bench.folder / "baseline" / f"seed_1_{known.key}.{suffix}"
+    file.write_bytes(b"")
+    assert bench.kept(TRAINING, 1) is None
+    again = bench.outcome(TRAINING, 1, lambda: None)
+    assert again.metrics == known.metrics and bench.kept(TRAINING, 1) == again
+
+
+def test_the_network_in_numpy_is_of_the_processor(tmp_path: Path) -> None:
+    source = EmbeddedDigits()
+    task, environment = ClassificationTask(source.classes), {"device": "a GPU", "precision": "x"}
+    device, folder = torch.device("cpu"), tmp_path
+    dataset = source.train().subset(range(100))
+    bench = Bench(task, source, dataset, device, environment, folder)
+    point = classification.REPORT_MODELS["exercise_1_1"]
+    training = Training("home_cooked", "classification", point, 1, engine="numpy")
+    found = bench.outcome(training, 0, lambda: None)
+    assert found.environment == {"device": "cpu", "precision": "float32"}
+    assert found.weights == 109_386 and bench.predictions(found).shape == (360,)
+
+
+def test_a_training_that_fails_is_left_out_and_the_others_go_on(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = replace(TRAINING, name="wild", point=dict(TRAINING.point) | {"learning_rate": 1e30})
+    rows = [Row("wild", wild, {}), Row("tame", TRAINING, {})]
+    table = Table("t", "Two", rows, {"scored_dice": "Dice"})
+    tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "replication", tmp_path)
+    replicate([table], {"segmentation": bench}, 1, tracker)
+    told = capsys.readouterr().out
+    assert "wild failed: epoch 1:" in told and "Two" in told
+    outcomes = kept_outcomes([table], {"segmentation": bench}, 1)
+    assert [len(outcomes[name]) for name in ("wild", "baseline")] == [0, 1]
 
 
 def command(*flags: str) -> list[str]:
@@ -130,13 +187,17 @@ def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> Non
     assert '"HomeCooked NN"' in ended.stdout and "model_5, test" in ended.stdout
     reports = tmp_path / "mlruns" / "reports"
     page = (reports / "replication-quick.html").read_text(encoding="utf-8")
-    assert page.count("<table>") == 2 and "data:image/png;base64," in page
+    assert page.count("<table>") == 4  # two more share a training
+    assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")  # it opens without a network
     files = sorted((tmp_path / "mlruns" / "artifacts" / "replication-quick").rglob("*.json"))
     assert len(files) == 2 * (2 + 6)
     before = {file: json.loads(file.read_text(encoding="utf-8"))["end"] for file in files}
     again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert again.stdout == ended.stdout
+    other = subprocess.run(command("--only", "table-2"), cwd=tmp_path, capture_output=True)
+    assert other.returncode == 0
+    assert (reports / "replication-quick.html").read_text(encoding="utf-8") == page
     for file, end in before.items():
         assert json.loads(file.read_text(encoding="utf-8"))["end"] == end
     uri = f"sqlite:///{tmp_path / 'mlruns' / 'mlflow.db'}"

@@ -64,3 +64,22 @@ def test_ties_are_split_by_the_seed() -> None:
 def test_impossible_folds_are_refused(folds: int) -> None:
     with pytest.raises(InputError, match=f"--folds {folds}: expected 1 to 85"):
         make_splits(STRATA, folds, seed=0)
+
+
+def test_every_class_of_five_is_in_every_part() -> None:
+    """However many images the others have: a class is an int, and is dealt round and round."""
+    classes = np.repeat([0, 1, 2], [7, 5, 6])
+    for seed in range(100):
+        for split in make_splits(classes, 5, seed):
+            assert set(classes[list(split.validation)]) == {0, 1, 2}
+
+
+def test_no_part_gets_all_the_lower_shares() -> None:
+    """Of a measure, the order in which a run is dealt changes from run to run."""
+    means = [
+        [shares[list(split.validation)].mean() for split in make_splits(shares, 5, seed)]
+        for seed in range(50)
+        for shares in [np.sort(np.random.default_rng(seed).random(100))]
+    ]
+    ranks = np.argsort(np.argsort(means, axis=1), axis=1).mean(0)
+    assert np.abs(ranks - 2).max() < 0.8

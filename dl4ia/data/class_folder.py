@@ -17,7 +17,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits or less
 FEWEST_CLASSES = 2
 FEWEST_IMAGES = 5  # of a class: one for validation in an 80/20 split
-SMALLEST_SIDE = 8  # pixels: three poolings
+SMALLEST_SIDE = 8  # pixels: two poolings leave two
 
 Pixels = NDArray[np.uint8]
 
@@ -35,8 +35,8 @@ class ClassFolder:
         """
         if not folder.is_dir():
             raise InputError(
-                f"{folder}: no such folder; expected one with Train/<class>/ and Test/<class>/ "
-                "inside (give it by --data)"
+                f"{folder}: no such folder; expected one with Train/<class>/ and Test/<class>/: "
+                "give another one"
             )
         found = {part: _find_images(folder / part) for part in ("Train", "Test")}
         _check_classes(folder, found)
@@ -58,9 +58,9 @@ class ClassFolder:
         self._cache_name = f"{self.name}-{place}"
         self.description = (
             f"{folder}: {len(self._files['Train'])} training and {len(self._files['Test'])} test "
-            f"images of {len(self.classes)} classes"
+            f"images of {len(self.classes)} classes, read as grey"
         )
-        self.preparation: dict[str, str | float] = {}
+        self.preparation: dict[str, str | float] = {"classes": ", ".join(self.classes)}
 
     def train(self) -> Dataset:
         """The training images and labels."""

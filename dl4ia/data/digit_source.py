@@ -40,12 +40,12 @@ def _given(data: Path, cache: Path) -> ClassSource:
     )
     if not data.is_dir():
         found = "is not a folder" if data.exists() else "no such folder"
-        raise InputError(f"{data}: {found}; expected one with {expected} (give it by --data)")
+        raise InputError(f"{data}: {found}; expected one with {expected}: give another one")
     if IdxFolder.find(data):
         return IdxFolder(data)
     if (data / "Train").is_dir():
         return ClassFolder(data, cache)
     raise InputError(
-        f"{data}: no digits in it, but {describe_contents(data)}; expected {expected} "
-        "(give another folder by --data)"
+        f"{data}: no digits in it, but {describe_contents(data)}; expected {expected}: give "
+        "another folder"
     )

@@ -34,8 +34,8 @@ class GlandFolder:
         """Find both parts and their pairs by name; no test file is opened."""
         if not folder.is_dir():
             raise InputError(
-                f"{folder}: no such folder; expected one with Train/ and Test/ inside "
-                "(give it by --data)"
+                f"{folder}: no such folder; expected one with Train/ and Test/ inside: "
+                "give another one"
             )
         train_count, test_count = (len(_pairs(folder / part)) for part in ("Train", "Test"))
         if train_count < FEWEST_IMAGES:

@@ -4,6 +4,7 @@ The format: a magic number, one size for each dimension (big-endian, 32 bits), t
 """
 
 import gzip
+import hashlib
 import math
 import struct
 import zlib
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from dl4ia.data.dataset import Dataset
+from dl4ia.data.images import source_name
 from dl4ia.errors import InputError, first_line
 
 PLACES = ("MNIST/raw", "raw", ".")  # below the folder that is given
@@ -28,14 +30,14 @@ MAGIC = {3: 0x0803, 1: 0x0801}  # dimensions: unsigned bytes (8) in so many
 CONTENT = {3: "images", 1: "labels"}
 CLASSES = 10
 FEWEST_IMAGES = 5  # one validation image in an 80/20 split
-SMALLEST_SIDE = 8  # pixels: three poolings
+SMALLEST_SIDE = 8  # pixels: two poolings leave two
 CHUNK = 1 << 20  # bytes
+MNIST_LABELS = "1feba77c54802fa5"  # SHA-256 of its 60,000 training labels, in part
 
 
 class IdxFolder:
     """The digits of MNIST, or others in its format; a `dl4ia.data.dataset.Source`."""
 
-    name = "mnist"
     classes = tuple(str(digit) for digit in range(CLASSES))
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +46,8 @@ class IdxFolder:
         if place is None:
             raise InputError(
                 f"{folder}: no IDX file there; expected {FILES['train'][0]} and its three "
-                f"companions, plain or .gz, in it or in {PLACES[0]}/ (give the folder by --data)"
+                f"companions, plain or .gz, in it or in {PLACES[0]}/: give another "
+                "folder"
             )
         self._files = {
             part: tuple(_locate(place, name) for name in names) for part, names in FILES.items()
@@ -61,6 +64,10 @@ class IdxFolder:
                 "a side"
             )
         self.description = f"{place}: {count} training images of {width}x{height} pixels, IDX files"
+        # Other digits, or no digits at all, come in this format too: they are another study.
+        labels = _read_content(self._files["train"][1], 1).tobytes()
+        is_mnist = hashlib.sha256(labels).hexdigest().startswith(MNIST_LABELS)
+        self.name = "mnist" if is_mnist else source_name(folder)
         self.preparation: dict[str, str | float] = {}
 
     @staticmethod

@@ -8,6 +8,7 @@ from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Source
 from dl4ia.data.digit_source import digit_source
 from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.replication.trainings import Bench
 from dl4ia.segmentation import SegmentationTask
@@ -30,6 +31,10 @@ def open_bench(
         scorer = ClassificationTask(digits.classes)
     else:
         source = _glands(data, default)
+    if isinstance(source, EmbeddedGlands | EmbeddedDigits):
+        print(
+            f"*** {source.description}:\n*** the report's figures are of other images", flush=True
+        )
     dataset = source.train()
     if images < len(dataset):
         order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))

@@ -1,7 +1,5 @@
 """Run the report's trainings, print its tables, write page and Markdown."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,44 +7,73 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.pictures import draw_confusion, draw_misclassified
 from dl4ia.replication.figures import Figure, draw_histories, draw_side_by_side
 from dl4ia.replication.page import write_page
 from dl4ia.replication.tables import Table, as_markdown, as_text
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.report import plural
-from dl4ia.tracking import DatasetRecord, RunRecord, Tracker
+from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, TrackingError
 
 EXPERIMENT = "replication"
 
+Benches = Mapping[str, Bench]  # name of a task -> where its trainings are run
+Outcomes = dict[str, list[Outcome]]  # name of a training -> one a seed
 
-def replicate(
-    tables: Sequence[Table], benches: Mapping[str, Bench], seeds: int, tracker: Tracker
-) -> dict[str, list[Outcome]]:
+
+def replicate(tables: Sequence[Table], benches: Benches, seeds: int, tracker: Tracker) -> None:
     """Train what is missing of `tables`, tell MLflow, and print each table once it is whole.
 
-    benches: name of a task -> where its trainings are run. The outcomes, one a seed, of each
-    training by its name.
+    A training that fails is told and left out; those of other rows go on. Raises InputError where
+    MLflow or the disk fails: what was trained is kept.
     """
-    trainings = {row.training.name: row.training for table in tables for row in table.rows}
-    written = tracker.find(EXPERIMENT, "replication", "dl4ia.row").keys()
-    outcomes: dict[str, list[Outcome]] = {}
-    printed: set[str] = set()
+    trainings = _trainings(tables)
+    outcomes: Outcomes = {}
+    left = list(tables)
     total = seeds * sum(training.epochs for training in trainings.values())
     with tqdm(total=total, unit="epoch", disable=None, leave=False) as bar:
-        for number, training in enumerate(trainings.values(), start=1):
-            bench = benches[training.task]
-            found = [bench.outcome(training, seed, bar.update) for seed in range(seeds)]
-            for outcome in found:
-                if _row(outcome) not in written:
-                    tracker.write(_run_record(outcome, training), _data_record(bench), None)
-            outcomes[training.name] = found
-            bar.n = seeds * sum(known.epochs for known in list(trainings.values())[:number])
-            for table in tables:
-                done = all(row.training.name in outcomes for row in table.rows)
-                if done and table.name not in printed:
-                    printed.add(table.name)
-                    tqdm.write(f"\n{as_text(table, outcomes)}")
+        end = 0
+        for training in trainings.values():
+            try:
+                outcomes[training.name] = [
+                    _tracked(benches[training.task], training, seed, tracker, bar)
+                    for seed in range(seeds)
+                ]
+            except TrialFailure as failure:
+                outcomes[training.name] = []
+                tqdm.write(f"{training.name} failed: {failure}")
+            end += seeds * training.epochs
+            bar.update(end - bar.n)
+            for table in [each for each in left if _trainings([each]).keys() <= outcomes.keys()]:
+                left.remove(table)
+                tqdm.write(f"\n{as_text(table, outcomes)}")
+
+
+def _trainings(tables: Sequence[Table]) -> dict[str, Training]:
+    return {row.training.name: row.training for table in tables for row in table.rows}
+
+
+def _tracked(bench: Bench, training: Training, seed: int, tracker: Tracker, bar: tqdm) -> Outcome:
+    """The outcome, trained where it must be and written into MLflow where it is not."""
+    outcome = bench.outcome(training, seed, bar.update)
+    try:
+        if _row(outcome) not in tracker.find(EXPERIMENT, "replication", "dl4ia.row"):
+            tracker.write(_run_record(outcome, training), _data_record(bench), None)
+    except TrackingError as error:
+        raise InputError(
+            f"MLflow failed ({first_line(error)}); what was trained is kept: when MLflow is back, "
+            "the same command goes on and writes what is missing"
+        ) from error
+    return outcome
+
+
+def kept_outcomes(tables: Sequence[Table], benches: Benches, seeds: int) -> Outcomes:
+    """What is kept of `tables`, trained now or before."""
+    outcomes: Outcomes = {}
+    for name, training in _trainings(tables).items():
+        found = [benches[training.task].kept(training, seed) for seed in range(seeds)]
+        outcomes[name] = [outcome for outcome in found if outcome]
     return outcomes
 
 
@@ -64,8 +91,8 @@ def write_reports(
     name: str,
     tables: Sequence[Table],
     illustrations: Illustrations,
-    outcomes: Mapping[str, Sequence[Outcome]],
-    benches: Mapping[str, Bench],
+    outcomes: Outcomes,
+    benches: Benches,
 ) -> list[Path]:
     """`name`.html and `name`.md in `folder`, the pictures in a folder `name`; the two files."""
     pictures: dict[str, Path] = {}
@@ -73,16 +100,18 @@ def write_reports(
         file = draw_histories(figure, outcomes, folder / name / f"history_{number}.png")
         if file:
             pictures[figure.title] = file
-    if illustrations.confusion.name in outcomes:
-        bench = benches[illustrations.confusion.task]
-        pictures |= _digit_pictures(bench, illustrations.confusion, folder / name)
+    confusion = illustrations.confusion
+    if found := outcomes.get(confusion.name):
+        pictures |= _digit_pictures(benches[confusion.task], confusion, found[0], folder / name)
     shown = {
-        label: training
+        label: outcomes[training.name][0]
         for label, training in illustrations.segmentations.items()
-        if training.name in outcomes
+        if outcomes.get(training.name)
     }
     if shown:
-        pictures |= _gland_pictures(benches["segmentation"], shown, folder / name)
+        any_training = next(iter(illustrations.segmentations.values()))
+        pictures |= _gland_pictures(benches["segmentation"], any_training, shown, folder / name)
+    tables = [table for table in tables if any(map(outcomes.get, _trainings([table])))]
     page, text = folder / f"{name}.html", folder / f"{name}.md"
     provenance = _provenance(outcomes, benches)
     write_page(page, tables, outcomes, pictures, provenance)
@@ -91,11 +120,11 @@ def write_reports(
     return [page, text]
 
 
-def _provenance(
-    outcomes: Mapping[str, Sequence[Outcome]], benches: Mapping[str, Bench]
-) -> list[str]:
+def _provenance(outcomes: Outcomes, benches: Benches) -> list[str]:
     """Where the figures come from, in sentences."""
     every = [outcome for found in outcomes.values() for outcome in found]
+    if not every:
+        return ["Nothing is trained yet."]
     environments = [outcome.environment for outcome in every]
 
     def values(key: str) -> str:
@@ -104,28 +133,33 @@ def _provenance(
     seeds = plural(len({outcome.seed for outcome in every}), "seed")
     commits = ", ".join(sorted({environment["commit"][:10] for environment in environments}))
     changed = " (with uncommitted changes)" if "True" in values("dirty") else ""
-    first, last = min(each.start for each in every), max(each.end for each in every)
+    days = sorted({outcome.end[:10] for outcome in every})
     return [
         *(f"Data: {bench.source.description}." for bench in benches.values()),
         f"Ours: mean ± SD over {seeds}, of the weights after the last epoch. Made by studies/"
         f"replicate.py at commit {commits}{changed} on {values('device')} "
-        f"({values('cores')} cores, {values('precision')}, torch {values('torch')}), "
-        f"{first[:10]} to {last[:10]}. Seconds are of a machine that others use too.",
+        f"({values('system')}, {values('cores')} cores, {values('precision')}, torch "
+        f"{values('torch')}), {' to '.join(dict.fromkeys([days[0], days[-1]]))}. Seconds are of "
+        "all epochs, each with its scoring, and compare only within one run.",
     ]
 
 
-def _gland_pictures(bench: Bench, shown: Mapping[str, Training], folder: Path) -> dict[str, Path]:
-    _, scored = bench.parts(next(iter(shown.values())), 0)
-    predictions = {label: bench.predictions(training, 0) for label, training in shown.items()}
-    names = ("image_05.png", "image_11.png")
-    file = draw_side_by_side(scored, predictions, names, folder / "segmentations.png")
+def _gland_pictures(
+    bench: Bench, training: Training, shown: Mapping[str, Outcome], folder: Path
+) -> dict[str, Path]:
+    _, scored = bench.parts(training, 0)
+    predictions = {label: bench.predictions(outcome) for label, outcome in shown.items()}
+    names = [name for name in ("image_05.png", "image_11.png") if name in scored.names]
+    file = folder / "segmentations.png"
+    draw_side_by_side(scored, predictions, names or scored.names[:2], file)
     return {"Figures 8 to 18: test images 05 and 11, first seed": file}
 
 
-def _digit_pictures(bench: Bench, training: Training, folder: Path) -> dict[str, Path]:
-    _, scored = bench.parts(training, 0)
-    predictions = bench.predictions(training, 0)
-    classes = tuple(map(str, range(int(scored.labels.max()) + 1)))
+def _digit_pictures(
+    bench: Bench, training: Training, outcome: Outcome, folder: Path
+) -> dict[str, Path]:
+    _, scored = bench.parts(training, outcome.seed)
+    predictions, classes = bench.predictions(outcome), bench.task.classes
     folder.mkdir(parents=True, exist_ok=True)
     return {
         "Figure 6: confusion matrix, first seed": draw_confusion(
@@ -139,9 +173,7 @@ def _digit_pictures(bench: Bench, training: Training, folder: Path) -> dict[str,
 
 def _row(outcome: Outcome) -> str:
     """One for each training, seed and recipe."""
-    recipe = json.dumps(outcome.recipe, sort_keys=True).encode()
-    digest = hashlib.sha256(recipe).hexdigest()[:12]
-    return f"{outcome.training}/{outcome.seed}/{digest}"
+    return f"{outcome.training}/{outcome.seed}/{outcome.key}"
 
 
 def _run_record(outcome: Outcome, training: Training) -> RunRecord:

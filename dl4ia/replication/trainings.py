@@ -1,14 +1,16 @@
-"""One of the report's trainings: trained from a seed, scored, kept in a file and told to MLflow.
+"""One of the report's trainings: trained from a seed, scored, and kept in a file.
 
 The report tuned on its test curves; they are drawn here to reproduce its figures. No study reads
 what is kept here.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +28,9 @@ from dl4ia.task import Task
 from dl4ia.training.augmentation import extend_with_report_rotations
 
 Scored = Literal["test", "validation", "leaky_validation"]
+Tick = Callable[[], object]  # called after each epoch
 WHOLE_BATCH = 1 << 62  # pixels: the report's full batches, and so their statistics, are never cut
+PLAIN = {"device": "cpu", "precision": "float32"}  # of the network in NumPy
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Training:
     scored_on: "test" (trained on all training images), "validation" (on 80 % of them, scored on the
         rest), or "leaky_validation": the report's way, turned copies of all images first and the
         split after, so that copies of validation images are trained on.
+    turned: whether copies turned by -90 and by 180 degrees of the images that are trained on are
+        trained on too, made after the split; with the leak they are there already.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Training:
     point: Mapping[str, Any]
     epochs: int
     scored_on: Scored = "test"
+    turned: bool = False
     engine: Literal["torch", "numpy"] = "torch"
 
 
@@ -61,6 +68,11 @@ class Outcome:
     start: str
     end: str
 
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits of what was trained on what, from which seed."""
+        return _digest(self.recipe)
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -73,49 +85,60 @@ class Bench:
     environment: Mapping[str, str]
     folder: Path
 
-    def outcome(self, training: Training, seed: int, after_epoch: Callable[[], object]) -> Outcome:
+    def outcome(self, training: Training, seed: int, after_epoch: Tick) -> Outcome:
         """Train from `seed` and keep what came of it, or read it where it is kept.
 
-        What is kept of another point, length, data or way of scoring is not taken.
+        Raises TrialFailure as `fit` does, InputError where nothing can be kept.
         """
-        recipe = json.loads(
-            json.dumps(
-                asdict(replace(training, point=dict(training.point)))
-                | {"data": self.dataset.fingerprint(), "seed": seed}
-            )
-        )
-        file = self.folder / training.name / f"seed_{seed}.json"
-        if file.exists():
-            kept = Outcome(**json.loads(file.read_text(encoding="utf-8")))
-            if kept.recipe == recipe:
-                return kept
+        kept = self.kept(training, seed)
+        if kept:
+            return kept
         start = datetime.now()
-        run = self._train_numpy if training.engine == "numpy" else self._train
-        result = run(training, seed, after_epoch)
+        is_numpy = training.engine == "numpy"
+        train, scored = self.parts(training, seed)
+        result = (self._train_numpy if is_numpy else self._train)(
+            training, train, scored, seed, after_epoch
+        )
         outcome = Outcome(
             training=training.name,
             seed=seed,
-            recipe=recipe,
+            recipe=self._recipe(training, seed),
             metrics={name: values[-1] for name, values in result.history.items()} | result.further,
             weights=result.weights,
             seconds=result.seconds,
             history=result.history,
-            environment=dict(self.environment),
+            environment=dict(self.environment) | (PLAIN if is_numpy else {}),
             start=start.isoformat(),
             end=datetime.now().isoformat(),
         )
-        _keep(outcome, result.predictions, file)
+        _keep(outcome, result.predictions, self._file(training, seed))
         return outcome
 
-    def predictions(self, training: Training, seed: int) -> torch.Tensor:
+    def kept(self, training: Training, seed: int) -> Outcome | None:
+        """What was kept of this training of these images; None of another, or of a broken file."""
+        file = self._file(training, seed)
+        try:
+            outcome = Outcome(**json.loads(file.read_text(encoding="utf-8")))
+            self.predictions(outcome)
+        except (OSError, ValueError, TypeError, KeyError, EOFError):
+            return None
+        return outcome
+
+    def predictions(self, outcome: Outcome) -> torch.Tensor:
         """What a kept training predicts of the images it was scored on, as its task has it."""
-        with np.load(self.folder / training.name / f"seed_{seed}.npz", allow_pickle=False) as kept:
+        file = self.folder / outcome.training / f"seed_{outcome.seed}_{outcome.key}.npz"
+        with np.load(file, allow_pickle=False) as kept:
             return torch.from_numpy(kept["predictions"])
+
+    @cached_property
+    def test_images(self) -> Dataset:
+        """Read once."""
+        return open_for_replication(self.source)
 
     def parts(self, training: Training, seed: int) -> tuple[Dataset, Dataset]:
         """The images that are trained on, and those that are scored."""
         if training.scored_on == "test":
-            return self.dataset, open_for_replication(self.source)
+            return self.dataset, self.test_images
         dataset = self.dataset
         if training.scored_on == "leaky_validation":
             images, labels = extend_with_report_rotations(dataset.images, dataset.labels)
@@ -123,11 +146,24 @@ class Bench:
         (split,) = make_splits(self.task.strata(dataset), 1, seed)
         return dataset.subset(split.train), dataset.subset(split.validation)
 
-    def _train(self, training: Training, seed: int, after_epoch: Callable[[], object]) -> "_Result":
-        train, scored = self.parts(training, seed)
+    def _recipe(self, training: Training, seed: int) -> dict[str, Any]:
+        fingerprints = [part.fingerprint() for part in self.parts(training, seed)]
+        recipe = asdict(training) | {"seed": seed, "fingerprints": fingerprints}
+        found: dict[str, Any] = json.loads(json.dumps(recipe))
+        return found
+
+    def _file(self, training: Training, seed: int) -> Path:
+        key = _digest(self._recipe(training, seed))
+        return self.folder / training.name / f"seed_{seed}_{key}.json"
+
+    def _train(
+        self, training: Training, train: Dataset, scored: Dataset, seed: int, after_epoch: Tick
+    ) -> "_Result":
         point = dict(training.point)
         if training.scored_on == "leaky_validation":
             point["report_rotations"] = False  # the turned copies are there already
+        elif training.turned:
+            point["report_rotations"] = True
         seed = derive_seed("replication", seed)
         model, results = train_point(
             self.task, point, train, scored, training.epochs, seed, self.device, WHOLE_BATCH
@@ -137,37 +173,34 @@ class Bench:
             for name, value in result.items():
                 history.setdefault(name.replace("val_", "scored_", 1), []).append(value)
             after_epoch()
+        seconds = sum(history.pop("seconds"))
         predictions = self.task.predict(model, scored, self.device)
-        return _Result(
-            history,
-            self.task.further_metrics(predictions, scored),
-            weight_count(model),
-            sum(history.pop("seconds")),
-            predictions,
-        )
+        further = self.task.further_metrics(predictions, scored)
+        return _Result(history, further, weight_count(model), seconds, predictions)
 
     def _train_numpy(
-        self, training: Training, seed: int, after_epoch: Callable[[], object]
+        self, training: Training, train: Dataset, scored: Dataset, seed: int, after_epoch: Tick
     ) -> "_Result":
         """The fully connected point, by the network with its own back-propagation."""
-        train, scored = self.parts(training, seed)
         (images, labels), (scored_images, scored_labels) = map(_flat, (train, scored))
         point = training.point
         generator = np.random.default_rng(derive_seed("replication", seed))
-        width, classes = point["hidden_width"], int(labels.max()) + 1
-        network = NumpyNetwork((images.shape[1], width, width // 2, classes), generator)
+        width = point["hidden_width"]
+        widths = (images.shape[1], width, width // 2, len(self.task.classes))
+        network = NumpyNetwork(widths, generator)
         names = ("train_loss", "train_accuracy", "scored_accuracy")
         history: dict[str, list[float]] = {name: [] for name in names}
-        start = time.perf_counter()
+        seconds = 0.0
         for _ in range(training.epochs):
+            start = time.perf_counter()
             loss = network.train_epoch(
                 images, labels, point["batch_size"], point["learning_rate"], generator
             )
             history["train_loss"].append(loss)
-            history["train_accuracy"].append(network.accuracy(images, labels))
             history["scored_accuracy"].append(network.accuracy(scored_images, scored_labels))
+            seconds += time.perf_counter() - start
+            history["train_accuracy"].append(network.accuracy(images, labels))
             after_epoch()
-        seconds = time.perf_counter() - start
         predictions = torch.from_numpy(network.predict(scored_images))
         return _Result(history, {}, network.weight_count(), seconds, predictions)
 
@@ -185,8 +218,12 @@ def _flat(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return dataset.images.flatten(1).numpy(), dataset.labels.numpy()
 
 
+def _digest(recipe: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def _keep(outcome: Outcome, predictions: torch.Tensor, file: Path) -> None:
-    """Predictions first: where the outcome is, it is whole."""
+    """Predictions first: where the outcome is, both are."""
     unfinished = file.with_suffix(".part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

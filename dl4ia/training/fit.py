@@ -123,7 +123,9 @@ def _step(
 ) -> Tensor:
     """One step of the optimizer; (2,) on the device: summed losses and right shares of images."""
     count = len(images)
-    parts = 1 if images.is_cuda else min(count, math.ceil(images[:, 0].numel() / largest_part))
+    # At least two images a part: of one, batch normalisation may learn nothing.
+    most = max(1, count // 2)
+    parts = 1 if images.is_cuda else min(most, math.ceil(images[:, 0].numel() / largest_part))
     totals = torch.zeros(2, device=images.device)
     optimizer.zero_grad()
     for some_images, some_labels in zip(
