@@ -26,6 +26,7 @@ class StudyArguments:
     storage: str | None
     tracking_uri: str | None
     epochs: int | None
+    retraining_epochs: int | None
     folds: int
     seed: int
     seeds: int
@@ -41,7 +42,9 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n")
 
 
-def study_parser(description: str, data_default: str, epochs_default: str) -> OneLineParser:
+def study_parser(
+    description: str, data_default: str, epochs_default: str, retraining_default: str
+) -> OneLineParser:
     """The flags of a study script."""
     parser = OneLineParser(
         description=description,
@@ -71,7 +74,14 @@ def study_parser(description: str, data_default: str, epochs_default: str) -> On
         "--epochs",
         type=whole_number(1),
         metavar="N",
-        help=f"epochs of a full training (default: {epochs_default})",
+        help=f"epochs of a full trial (default: {epochs_default})",
+    )
+    add(
+        "--retraining-epochs",
+        type=whole_number(1),
+        metavar="N",
+        help="epochs of the winner's retrainings; where they are not a trial's, the winner is "
+        f"validated over as many first (default: {retraining_default}, or --epochs where given)",
     )
     add(
         "--folds",

@@ -6,7 +6,7 @@ before a test file is, and another one needs the user's word and is counted.
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,32 +80,41 @@ def retraining_seed(study_seed: int, trial: int, number: int) -> int:
     return derive_seed(study_seed, "retraining", trial, number)
 
 
-def check_test_lock(study: optuna.Study, trial: int, seeds: int, again: bool) -> None:
+@dataclass(frozen=True)
+class Candidate:
+    """What a test set is opened for: a trial, retrained from so many seeds over so many epochs."""
+
+    trial: int
+    seeds: int
+    epochs: int
+
+    def __str__(self) -> str:
+        return f"trial {self.trial} ({self.seeds} seeds, {self.epochs} epochs)"
+
+
+def check_test_lock(study: optuna.Study, candidate: Candidate, again: bool) -> None:
     """Raise InputError where the test set was opened for anything else, unless `again`."""
     openings = study.user_attrs.get("test_openings", [])
-    if openings and not _is_for(openings[-1], trial, seeds) and not again:
-        last = openings[-1]
+    if openings and _candidate(openings[-1]) != candidate and not again:
         raise InputError(
-            f"study {study.study_name!r}: the test set was opened on {last['when']} for trial "
-            f"{last['trial']} ({last['seeds']} seeds), and now trial {trial} ({seeds} seeds) would "
-            "be scored, which makes the test set part of the search: add --open-test-again to do "
-            "so, and to have it counted"
+            f"study {study.study_name!r}: the test set was opened on {openings[-1]['when']} for "
+            f"{_candidate(openings[-1])}, and now {candidate} would be scored, which makes the "
+            "test set part of the search: add --open-test-again to do so, and to have it counted"
         )
 
 
 def open_test_set(
-    study: optuna.Study, source: Source, trial: int, seeds: int, environment: Mapping[str, str]
+    study: optuna.Study, source: Source, candidate: Candidate, environment: Mapping[str, str]
 ) -> Dataset:
     """Read the test set, after writing into the study when, by which commit and for which trial.
 
     An opening that was cut off before its score was written goes on, and is not a second one.
     """
     openings = study.user_attrs.get("test_openings", [])
-    if not openings or not _is_for(openings[-1], trial, seeds):
+    if not openings or _candidate(openings[-1]) != candidate:
         opening = {
             "when": datetime.now().isoformat(timespec="seconds"),
-            "trial": trial,
-            "seeds": seeds,
+            **asdict(candidate),
             "commit": environment["commit"],
             "dirty": environment["dirty"],
         }
@@ -121,8 +130,8 @@ def open_for_replication(source: Source) -> Dataset:
     return source.test()
 
 
-def _is_for(opening: Mapping[str, Any], trial: int, seeds: int) -> bool:
-    return bool(opening["trial"] == trial and opening["seeds"] == seeds)
+def _candidate(opening: Mapping[str, Any]) -> Candidate:
+    return Candidate(opening["trial"], opening["seeds"], opening["epochs"])
 
 
 def score(

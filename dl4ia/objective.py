@@ -95,10 +95,13 @@ class Objective:
                 columns = {name: [result[name] for result in history] for name in history[0]}
                 trial.set_user_attr("history", columns)
 
-    def _train(
-        self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
-    ) -> float:
-        """Train the folds side by side, so that each epoch's mean over folds can be pruned."""
+    def results(
+        self, point: Mapping[str, Any], seed: int, trial: optuna.Trial | None = None
+    ) -> Iterator[Result]:
+        """Train the folds side by side, and yield each epoch's mean over them.
+
+        Where there is a `trial` it is told the number of weights.
+        """
         trainings = []
         for number, split in enumerate(self.splits):
             train = self.dataset.subset(split.train)
@@ -108,13 +111,21 @@ class Objective:
                 self.task, point, train, validation, self.epochs, fold_seed, self.device
             )
             trainings.append(results)
-        trial.set_user_attr("weights", weight_count(model))
+        if trial is not None:
+            trial.set_user_attr("weights", weight_count(model))
+        for folds in zip(*trainings, strict=True):
+            yield _mean_over_folds(folds)
+
+    def _train(
+        self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
+    ) -> float:
+        """Train and report, so that each epoch's mean over folds can be pruned."""
         # Named points are there to be compared with: they are trained to the end. Nor do they set
         # the pace: the report's take one step an epoch, and "all is gland" scores 0.66 meanwhile.
         is_named = "point" in trial.user_attrs
-        for epoch, folds in enumerate(zip(*trainings, strict=True), start=1):
-            history.append(_mean_over_folds(folds))
-            trial.report(history[-1][f"val_{self.task.metric}"], epoch)
+        for epoch, result in enumerate(self.results(point, seed, trial), start=1):
+            history.append(result)
+            trial.report(result[f"val_{self.task.metric}"], epoch)
             if not is_named and epoch < self.epochs and trial.should_prune():
                 raise optuna.TrialPruned(f"in epoch {epoch}")
         return history[-1][f"val_{self.task.metric}"]

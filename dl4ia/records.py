@@ -81,7 +81,8 @@ def winner_record(
             **_joined(identity, environment),
         },
         parameters=winner["point"],
-        metrics=winner["metrics"] | {"weights": winner["weights"]},
+        metrics=winner["metrics"]
+        | {"weights": winner["weights"], "retraining_epochs": winner["epochs"]},
         history={
             f"{name}_seed_{number}": values
             for number, history in enumerate(winner["retrainings"])

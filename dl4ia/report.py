@@ -135,9 +135,8 @@ def summary(
         f"Winner: trial {winner['trial']}, {winner['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in winner["point"].items()),
         "",
-        f"Validation ({validation}; the best of many, so on the bright side)",
-        *_score_lines(metric, winner["metrics"], "val"),
-        f"Test (retrained on all training images; {spread})",
+        *_validation_lines(study, metric, winner, validation),
+        f"Test (retrained on all training images, {winner['epochs']} epochs; {spread})",
         *_score_lines(metric, winner["metrics"], "test"),
         f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
         f"{last['commit'][:10]}{changes}",
@@ -147,6 +146,23 @@ def summary(
         "See every run:       mlflow ui --backend-store-uri " + tracking_uri,
     ]
     return "\n".join(lines)
+
+
+def _validation_lines(
+    study: optuna.Study, metric: str, winner: Mapping[str, Any], validation: str
+) -> list[str]:
+    """The winner's validation score, and that over the retrainings' epochs if they are others."""
+    trial = study.get_trials(deepcopy=False)[winner["trial"]]
+    scores = {name: values[-1] for name, values in trial.user_attrs["history"].items()}
+    epochs = len(trial.intermediate_values)
+    lines = [
+        f"Validation ({validation}, {epochs} epochs; the best of many, so on the bright side)",
+        *_score_lines(metric, scores, "val"),
+    ]
+    if winner["epochs"] != epochs:
+        lines.append(f"Validation of the same over the retrainings' {winner['epochs']} epochs")
+        lines += _score_lines(metric, winner["metrics"], "val")
+    return lines
 
 
 def _score_lines(metric: str, scores: Mapping[str, float], prefix: str) -> list[str]:

@@ -23,11 +23,26 @@ from dl4ia.training.precision import fast_precision
 
 
 @dataclass(frozen=True)
+class Length:
+    """Epochs of a full trial, and of the winner's retrainings."""
+
+    trial: int
+    retraining: int
+
+    def or_asked(self, arguments: StudyArguments) -> "Length":
+        """These defaults, but for what the user asked for: a trial's length is the other's too."""
+        trial = arguments.epochs or self.trial
+        default = arguments.epochs or self.retraining
+        return Length(trial, arguments.retraining_epochs or default)
+
+
+@dataclass(frozen=True)
 class Session:
     """An open study and what belongs to it."""
 
     name: str
     arguments: StudyArguments
+    retraining_epochs: int
     task: Task
     source: Source
     searched: SpaceModule
@@ -54,7 +69,7 @@ class Session:
 
 
 def open_session(
-    task: Task, source: Source, searched: SpaceModule, epochs: int, arguments: StudyArguments
+    task: Task, source: Source, searched: SpaceModule, length: Length, arguments: StudyArguments
 ) -> Session:
     """Check flags and addresses, read the data, and then create or continue the study.
 
@@ -80,7 +95,7 @@ def open_session(
         preparation=source.preparation,
         split_fingerprint=split_fingerprint(splits),
         space_fingerprint=space_fingerprint(searched.SPACE),
-        epochs=epochs,
+        epochs=length.trial,
         folds=arguments.folds,
         seed=arguments.seed,
     )
@@ -91,6 +106,7 @@ def open_session(
     return Session(
         name=name,
         arguments=arguments,
+        retraining_epochs=length.retraining,
         task=task,
         source=source,
         searched=searched,
@@ -102,7 +118,7 @@ def open_session(
         tracker=tracker,
         study=open_study(open_storage(storage), name, identity, searched),
         objective=Objective(
-            task, searched.SPACE, dataset, splits, epochs, arguments.seed, device, environment
+            task, searched.SPACE, dataset, splits, length.trial, arguments.seed, device, environment
         ),
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia import evaluation, pictures
@@ -26,19 +27,19 @@ def score_winner(session: Session) -> None:
 
     Raises InputError where the test set was opened for something else, or retraining fails.
     """
-    study, seeds = session.study, session.arguments.seeds
+    study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
     if winner_is_scored(session):
         return
     trial = choose_winner(study)
-    again = session.arguments.open_test_again
-    evaluation.check_test_lock(study, trial.number, seeds, again)
+    candidate = evaluation.Candidate(trial.number, seeds, epochs)
+    evaluation.check_test_lock(study, candidate, session.arguments.open_test_again)
     start = datetime.now()
-    retrainings = _retrain(session, trial.number, trial.params, seeds)
+    history = _validation_history(session, trial)
+    retrainings = _retrain(session, trial.number, trial.params, seeds, epochs)
     environment, device = session.environment, session.objective.device
-    test = evaluation.open_test_set(study, session.source, trial.number, seeds, environment)
+    test = evaluation.open_test_set(study, session.source, candidate, environment)
     metrics = evaluation.score(session.task, retrainings, test, device)
     histories = [retraining.history for retraining in retrainings]
-    history = trial.user_attrs["history"]
     folder = _folder(session, trial.number)
     # The first seed's model, never the best one's on the test set.
     files = session.task.draw(retrainings[0].model, test, device, folder)
@@ -49,6 +50,7 @@ def score_winner(session: Session) -> None:
         "point": trial.params,
         "weights": trial.user_attrs["weights"],
         "seeds": seeds,
+        "epochs": epochs,
         "metrics": {name: values[-1] for name, values in history.items()} | metrics,
         "retrainings": histories,
         "commits": sorted({retraining.commit for retraining in retrainings}),
@@ -61,11 +63,38 @@ def score_winner(session: Session) -> None:
 
 
 def winner_is_scored(session: Session) -> bool:
-    """Whether the study has the score of its best trial, over as many seeds as asked for."""
+    """Whether the study has the score of its best trial, as long, and of as many seeds."""
     known: dict[str, Any] = session.study.user_attrs.get("winner", {})
     if known.get("trial") != choose_winner(session.study).number:
         return False
-    return bool(known["seeds"] >= session.arguments.seeds)
+    enough = bool(known["seeds"] >= session.arguments.seeds)
+    return enough and bool(known["epochs"] == session.retraining_epochs)
+
+
+def _validation_history(session: Session, trial: FrozenTrial) -> dict[str, list[float]]:
+    """The trial's epochs; where the retrainings are of another length, those of one as long.
+
+    So that validation and test are of the same training. It is the trial again, from its seed,
+    over other epochs: nothing is chosen by it.
+    """
+    epochs = session.retraining_epochs
+    if epochs == session.identity.epochs:
+        known: dict[str, list[float]] = trial.user_attrs["history"]
+        return known
+    kept = session.study.user_attrs.get("validation", {})
+    if (kept.get("trial"), kept.get("epochs")) != (trial.number, epochs):
+        print(f"\nValidating trial {trial.number} over {epochs} epochs", flush=True)
+        with _bar(epochs) as bar, retraining_of(trial.number):
+            objective = replace(session.objective, epochs=epochs)
+            results = []
+            for result in objective.results(trial.params, trial.user_attrs["seed"]):
+                results.append(result)
+                bar.update()
+        history = {name: [result[name] for result in results] for name in results[0]}
+        kept = {"trial": trial.number, "epochs": epochs, "history": history}
+        session.study.set_user_attr("validation", kept)
+    found: dict[str, list[float]] = kept["history"]
+    return found
 
 
 def winner_is_tracked(session: Session) -> bool:
@@ -86,7 +115,7 @@ def track_winner(session: Session, parent: str) -> None:
     run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
     files = [Path(name) for name in winner["pictures"]]
     session.tracker.log_pictures(run, [file for file in files if file.exists()])
-    (first,) = _retrain(session, winner["trial"], winner["point"], seeds=1)
+    (first,) = _retrain(session, winner["trial"], winner["point"], 1, winner["epochs"])
     _register(session, run, first.model, winner)
     session.tracker.close(run, "FINISHED", record.end)
 
@@ -95,17 +124,20 @@ def _folder(session: Session, trial: int) -> Path:
     return session.arguments.out / "artifacts" / session.name / f"trial_{trial}"
 
 
+def _bar(epochs: int) -> tqdm:
+    return tqdm(total=epochs, unit="epoch", disable=None, leave=False)
+
+
 def _retrain(
-    session: Session, trial: int, point: dict[str, Any], seeds: int
+    session: Session, trial: int, point: dict[str, Any], seeds: int, epochs: int
 ) -> list[evaluation.Retraining]:
     """The first `seeds` retrainings, read from their files where they are there."""
-    epochs = session.identity.epochs
     files = [_folder(session, trial) / f"seed_{number}.pt" for number in range(seeds)]
     if not all(file.exists() for file in files):
         images = f"all {len(session.dataset)} training images"
-        print(f"\nRetraining trial {trial} on {images}, {plural(seeds, 'seed')}", flush=True)
-    bar = tqdm(total=seeds * epochs, unit="epoch", disable=None, leave=False)
-    with bar, retraining_of(trial):
+        length = f"{epochs} epochs, {plural(seeds, 'seed')}"
+        print(f"\nRetraining trial {trial} on {images}, {length}", flush=True)
+    with _bar(seeds * epochs) as bar, retraining_of(trial):
         return [
             evaluation.retrain(
                 session.task,

@@ -16,7 +16,7 @@ from dl4ia.errors import InputError, first_line
 from dl4ia.records import study_record, trial_record
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import ranked_trials
-from dl4ia.session import Session, open_session
+from dl4ia.session import Length, Session, open_session
 from dl4ia.study import FINISHED, finished_trials, search
 from dl4ia.task import Task
 from dl4ia.tracking import Status, TrackingError
@@ -24,13 +24,13 @@ from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is
 
 
 def run_study(
-    task: Task, source: Source, searched: SpaceModule, epochs: int, arguments: StudyArguments
+    task: Task, source: Source, searched: SpaceModule, length: Length, arguments: StudyArguments
 ) -> None:
     """Search, name and score the winner, print the summary; or go on with what is missing.
 
     Raises InputError for what the user must mend, KeyboardInterrupt after Ctrl-C.
     """
-    session = open_session(task, source, searched, epochs, arguments)
+    session = open_session(task, source, searched, length.or_asked(arguments), arguments)
     try:
         if not _is_complete(session):
             _run(session)

@@ -18,7 +18,9 @@ from dl4ia.command_line import StudyArguments, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data")
-EPOCHS, EMBEDDED_EPOCHS = 12, 40  # Hyperband decides after a quarter of them
+# Epochs of a full trial (Hyperband decides after a quarter of them) and of the retrainings.
+EPOCHS, RETRAINING_EPOCHS = 8, 20
+EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 40, 100
 
 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
@@ -27,6 +29,7 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     from dl4ia.classification import ClassificationTask
     from dl4ia.data.digit_source import digit_source
     from dl4ia.data.embedded_digits import EmbeddedDigits
+    from dl4ia.session import Length
     from dl4ia.workflow import run_study
     from search_spaces import classification
 
@@ -41,8 +44,10 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
             "*** It tries the program out; its numbers do not compare with MNIST's.",
             flush=True,
         )
-    epochs = arguments.epochs or (EMBEDDED_EPOCHS if embedded else EPOCHS)
-    run_study(ClassificationTask(source.classes), source, classification, epochs, arguments)
+    length = Length(EPOCHS, RETRAINING_EPOCHS)
+    if embedded:
+        length = Length(EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS)
+    run_study(ClassificationTask(source.classes), source, classification, length, arguments)
 
 
 if __name__ == "__main__":
@@ -51,6 +56,7 @@ if __name__ == "__main__":
             __doc__,
             data_default=f"MNIST in {FOLDER}, or else digits of scikit-learn",
             epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the small digits",
+            retraining_default=f"{RETRAINING_EPOCHS}; {EMBEDDED_RETRAINING_EPOCHS} on those",
         ),
         study,
     )

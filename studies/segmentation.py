@@ -16,7 +16,9 @@ from dl4ia.command_line import StudyArguments, add_gland_flags, run, study_parse
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
-EPOCHS, EMBEDDED_EPOCHS = 60, 32  # Hyperband decides after a quarter of them
+# Epochs of a full trial (Hyperband decides after a quarter of them) and of the retrainings.
+EPOCHS, RETRAINING_EPOCHS = 60, 200
+EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 32, 100
 
 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
@@ -26,21 +28,24 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.data.gland_folder import GlandFolder
     from dl4ia.segmentation import SegmentationTask
+    from dl4ia.session import Length
     from dl4ia.workflow import run_study
     from search_spaces import segmentation
 
     folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)
     source: Source
     if folder is None:
-        source, epochs = EmbeddedGlands(), EMBEDDED_EPOCHS
+        source = EmbeddedGlands()
+        length = Length(EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS)
         print(
             f"*** No --data given and no {FOLDER} here: this study is on {source.description}.\n"
             "*** It tries the program out; its numbers say nothing of real tissue.",
             flush=True,
         )
     else:
-        source, epochs = GlandFolder(folder, flags.channels, flags.image_shift), EPOCHS
-    run_study(SegmentationTask(), source, segmentation, arguments.epochs or epochs, arguments)
+        source = GlandFolder(folder, flags.channels, flags.image_shift)
+        length = Length(EPOCHS, RETRAINING_EPOCHS)
+    run_study(SegmentationTask(), source, segmentation, length, arguments)
 
 
 if __name__ == "__main__":
@@ -48,6 +53,7 @@ if __name__ == "__main__":
         __doc__,
         data_default=f"{FOLDER}, or else glands drawn by the program",
         epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the drawn glands",
+        retraining_default=f"{RETRAINING_EPOCHS}; {EMBEDDED_RETRAINING_EPOCHS} on the drawn glands",
     )
     add_gland_flags(parser)
     run(parser, study)

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 
 
 def parse(*words: str) -> StudyArguments:
-    parser = study_parser("A study.", "data/X", "27")
+    parser = study_parser("A study.", "data/X", "27", "81")
     add_gland_flags(parser)
     return parse_flags(parser, words)[0]
 
@@ -82,7 +82,7 @@ def test_how_a_run_ends(
 
     monkeypatch.setattr(sys, "argv", ["study"])
     with pytest.raises(SystemExit) as stopped:
-        run(study_parser("A study.", "data/X", "27"), study)
+        run(study_parser("A study.", "data/X", "27", "81"), study)
     assert stopped.value.code == status
     assert said in capsys.readouterr().err
 

@@ -10,6 +10,7 @@ from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError
 from dl4ia.evaluation import (
+    Candidate,
     Retraining,
     check_test_lock,
     open_test_set,
@@ -83,24 +84,27 @@ def test_the_opening_is_recorded_before_the_test_files_are_read(gland_folder: Pa
     content = broken.read_bytes()
     broken.write_bytes(b"")
     with pytest.raises(InputError, match=r"image_03\.png"):
-        open_test_set(study, source, 5, 3, ENVIRONMENT)
+        open_test_set(study, source, Candidate(5, 3, 9), ENVIRONMENT)
     (opening,) = study.user_attrs["test_openings"]
     assert opening["trial"] == 5 and opening["commit"] == "abc"
     broken.write_bytes(content)
-    assert len(open_test_set(study, source, 5, 3, ENVIRONMENT)) == 6  # goes on: not a second one
+    assert (
+        len(open_test_set(study, source, Candidate(5, 3, 9), ENVIRONMENT)) == 6
+    )  # goes on: not a second one
     assert study.user_attrs["test_openings"] == [opening]
 
 
 def test_another_winner_needs_the_users_word_and_is_counted() -> None:
     study = optuna.create_study()
-    check_test_lock(study, 5, 3, again=False)
-    open_test_set(study, EmbeddedGlands(), 5, 3, ENVIRONMENT)
-    check_test_lock(study, 5, 3, again=False)
-    for trial, seeds in ((8, 3), (5, 4)):
+    known, other = Candidate(5, 3, 9), Candidate(8, 3, 9)
+    check_test_lock(study, known, again=False)
+    open_test_set(study, EmbeddedGlands(), known, ENVIRONMENT)
+    check_test_lock(study, known, again=False)
+    for candidate in (other, Candidate(5, 4, 9), Candidate(5, 3, 10)):
         with pytest.raises(InputError, match="--open-test-again"):
-            check_test_lock(study, trial, seeds, again=False)
-    check_test_lock(study, 8, 3, again=True)
-    open_test_set(study, EmbeddedGlands(), 8, 3, ENVIRONMENT)
+            check_test_lock(study, candidate, again=False)
+    check_test_lock(study, other, again=True)
+    open_test_set(study, EmbeddedGlands(), other, ENVIRONMENT)
     assert [opening["trial"] for opening in study.user_attrs["test_openings"]] == [5, 8]
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from dl4ia.command_line import parse, study_parser
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.errors import InputError
+from dl4ia.selection import choose_winner
 from search_spaces.classification import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "classification.py"
@@ -65,9 +66,10 @@ def test_the_summary_has_the_reports_networks_and_both_scores(
     text = (finished / "output.txt").read_text(encoding="utf-8")
     for name in REPORT_MODELS:
         assert f"{name} (report)" in text
-    assert f"Winner: trial {study.best_trial.number}, " in text
+    assert f"Winner: trial {choose_winner(study).number}, " in text  # of equals the smaller one
     assert f"accuracy {study.best_value:.4f}  (mean over images)" in text
-    assert "Test (retrained on all training images; mean and SD over 2 seeds)" in text
+    assert "Test (retrained on all training images, 3 epochs; mean and SD over 2 seeds)" in text
+    assert "Validation of the same" not in text  # it is the trial's own length
     assert len(study.trials) == 10
 
 
@@ -169,7 +171,7 @@ def test_bad_input(
     monkeypatch.chdir(tmp_path)
     script = runpy.run_path(str(SCRIPT))
     with pytest.raises(InputError, match=said) as refused:
-        script["study"](*parse(study_parser("", "", ""), command(*flags)[2:]))
+        script["study"](*parse(study_parser("", "", "", ""), command(*flags)[2:]))
     assert "\n" not in str(refused.value)
     cache = tmp_path / "mlruns" / "cache"
     left = [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)]

@@ -27,7 +27,7 @@ from search_spaces.segmentation import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 NAME = "segmentation-tiny-glands"
-FLAGS = ["--trials", "11", "--epochs", "3", "--seeds", "2"]
+FLAGS = ["--trials", "11", "--epochs", "3", "--retraining-epochs", "4", "--seeds", "2"]
 
 
 def command(folder: Path, *flags: str) -> list[str]:
@@ -94,6 +94,11 @@ def test_the_summary(finished: Path, study: optuna.Study) -> None:
     for name, value in study.best_trial.params.items():
         assert f"  {name} = {value}" in text
     assert f"dice {study.best_value:.4f}  (mean over images)" in text
+    longer = study.user_attrs["validation"]["history"]["val_dice"]
+    assert len(longer) == 4
+    assert "Validation of the same over the retrainings' 4 epochs" in text
+    assert f"dice {longer[-1]:.4f}  (mean over images)" in text
+    assert "Test (retrained on all training images, 4 epochs; mean and SD over 2 seeds)" in text
     assert re.search(r"dice 0\.\d{4} ± 0\.\d{4}  \(pooled over pixels\)", text)
     assert "optuna-dashboard sqlite:///mlruns/optuna.db" in text
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in text
@@ -177,6 +182,8 @@ def test_the_winner_is_registered_and_loads_without_unpickling(
     record = study.user_attrs["winner"]
     assert run.data.tags["dl4ia.trial"] == str(study.best_trial.number) == str(record["trial"])
     assert run.data.metrics["test_dice"] == pytest.approx(record["metrics"]["test_dice"])
+    assert run.data.metrics["retraining_epochs"] == record["epochs"] == 4
+    assert {len(history["train_loss"]) for history in record["retrainings"]} == {4}
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "pictures")}
     assert {"pictures/history.png", "pictures/test_worst.png", "pictures/test_best.png",
             "pictures/test_image_05.png"} <= pictures  # fmt: skip
@@ -268,7 +275,7 @@ def test_bad_input(
     monkeypatch.chdir(tmp_path)
     script = runpy.run_path(str(SCRIPT))
     words = command(tmp_path, *flags)[2:]
-    parser = study_parser("", "", "")
+    parser = study_parser("", "", "", "")
     add_gland_flags(parser)
     with pytest.raises(InputError, match=said) as refused:
         script["study"](*parse(parser, words))
