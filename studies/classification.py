@@ -18,9 +18,7 @@ from dl4ia.command_line import StudyArguments, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data")
-# Epochs of a full trial (Hyperband decides after a quarter of them) and of the retrainings.
-EPOCHS, RETRAINING_EPOCHS = 8, 20
-EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 40, 100
+EPOCHS, EMBEDDED_EPOCHS = 8, 40  # Hyperband decides after a quarter of them
 
 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
@@ -44,10 +42,14 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
             "*** It tries the program out; its numbers do not compare with MNIST's.",
             flush=True,
         )
-    length = Length(EPOCHS, RETRAINING_EPOCHS)
-    if embedded:
-        length = Length(EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS)
-    run_study(ClassificationTask(source.classes), source, classification, length, arguments)
+    epochs = EMBEDDED_EPOCHS if embedded else EPOCHS
+    run_study(
+        ClassificationTask(source.classes),
+        source,
+        classification,
+        Length(epochs, epochs),
+        arguments,
+    )
 
 
 if __name__ == "__main__":
@@ -56,7 +58,7 @@ if __name__ == "__main__":
             __doc__,
             data_default=f"MNIST in {FOLDER}, or else digits of scikit-learn",
             epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the small digits",
-            retraining_default=f"{RETRAINING_EPOCHS}; {EMBEDDED_RETRAINING_EPOCHS} on those",
+            retraining_default="a trial's",
         ),
         study,
     )
