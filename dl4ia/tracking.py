@@ -198,21 +198,10 @@ class Tracker:
         """Call a run RUNNING again (MLflow keeps its last end time until it is closed again)."""
         self._client.update_run(run, "RUNNING")
 
-    def log_pictures(self, run: str, files: Path | Iterable[Path]) -> None:
-        """Copy picture files, or all that is in a folder, into the run's folder "pictures"."""
-        if isinstance(files, Path):
-            self._client.log_artifacts(run, str(files), "pictures")
-            return
+    def log_files(self, run: str, files: Iterable[Path], folder: str) -> None:
+        """Copy files into the run's `folder`, "pictures" for example."""
         for file in files:
-            self._client.log_artifact(run, str(file), "pictures")
-
-    def log_text(self, run: str, text: str, file: str) -> None:
-        """Store `text` in the run as `file`, "report.md" for example."""
-        self._client.log_text(run, text, file)
-
-    def log_table(self, run: str, rows: Sequence[Mapping[str, object]], file: str) -> None:
-        """Store rows (column name -> value) in the run as a JSON `file`."""
-        self._client.log_text(run, json.dumps(rows, indent=1, default=str), file)
+            self._client.log_artifact(run, str(file), folder)
 
     def register_model(
         self,

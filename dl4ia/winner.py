@@ -114,7 +114,7 @@ def track_winner(session: Session, parent: str) -> None:
     record = winner_record(session.name, session.identity, winner, session.environment)
     run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
     files = [Path(name) for name in winner["pictures"]]
-    session.tracker.log_pictures(run, [file for file in files if file.exists()])
+    session.tracker.log_files(run, [file for file in files if file.exists()], "pictures")
     (first,) = _retrain(session, winner["trial"], winner["point"], 1, winner["epochs"])
     _register(session, run, first.model, winner)
     session.tracker.close(run, "FINISHED", record.end)

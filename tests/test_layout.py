@@ -17,6 +17,7 @@ ORDER = [
     "models",
     "metrics",
     "surfaces",
+    "statistics",
     "training",
     "pictures",
     "task",

@@ -140,10 +140,12 @@ def test_a_kept_training_is_not_trained_again_and_another_recipe_is(bench: Bench
 
 
 @pytest.mark.parametrize("suffix", ["json", "npz"])
-def test_a_broken_file_is_trained_again(bench: Bench, suffix: str) -> None:
+@pytest.mark.parametrize("kept", [0, 0.5])
+def test_a_broken_file_is_trained_again(bench: Bench, suffix: str, kept: float) -> None:
     known = bench.outcome(TRAINING, 1, lambda: None)
     file = bench.folder / "baseline" / f"seed_1_{known.key}.{suffix}"
-    file.write_bytes(b"")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
     assert bench.kept(TRAINING, 1) is None
     again = bench.outcome(TRAINING, 1, lambda: None)
     assert again.metrics == known.metrics and bench.kept(TRAINING, 1) == again

@@ -1,6 +1,5 @@
 """MLflow for real, on one SQLite database: what is written is what is read back."""
 
-import json
 import math
 import shutil
 import sqlite3
@@ -91,17 +90,10 @@ def test_files_go_under_the_artifacts_folder(tracker: Tracker, folder: Path) -> 
     run = tracker.write(replace(TRIAL, study="files"), None, None)
     picture = folder / "épreuve 1.png"
     picture.write_bytes(b"picture")
-    tracker.log_pictures(run, [picture])
-    (folder / "all").mkdir()
-    (folder / "all" / "2.png").write_bytes(b"picture")
-    tracker.log_pictures(run, folder / "all")
-    tracker.log_text(run, "# Report", "report.md")
-    tracker.log_table(run, [{"image": "a.bmp", "dice": 0.5}], "images.json")
+    tracker.log_files(run, [picture], "pictures")
 
-    names = {file.name for file in (folder / "artifacts" / run).rglob("*") if file.is_file()}
-    assert names == {"épreuve 1.png", "2.png", "report.md", "images.json"}
-    table = folder / "artifacts" / run / "artifacts" / "images.json"
-    assert json.loads(table.read_text()) == [{"image": "a.bmp", "dice": 0.5}]
+    names = [file.name for file in (folder / "artifacts" / run).rglob("*") if file.is_file()]
+    assert names == ["épreuve 1.png"]
 
 
 def test_more_than_one_batch_of_everything(tracker: Tracker, client: MlflowClient) -> None:
@@ -201,9 +193,11 @@ def test_a_new_database_is_made_in_silence_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     tracker = Tracker("sqlite:///new/mlflow.db", "segmentation", Path("artifacts"))
     run = tracker.write(TRIAL, DATASET, None)
-    tracker.log_text(run, "text", "text.txt")
+    file = tmp_path / "text.txt"
+    file.write_text("text", encoding="utf-8")
+    tracker.log_files(run, [file], "texts")
     assert capfd.readouterr() == ("", "")
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "artifacts"}
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "artifacts", "text.txt"}
 
 
 def test_a_deleted_experiment_is_named(client: MlflowClient, uri: str, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ what is kept here.
 import hashlib
 import json
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -90,19 +92,19 @@ class Bench:
 
         Raises TrialFailure as `fit` does, InputError where nothing can be kept.
         """
-        kept = self.kept(training, seed)
-        if kept:
+        train, scored = self.parts(training, seed)
+        recipe = _recipe(training, seed, train, scored)
+        if kept := self._read(recipe):
             return kept
         start = datetime.now()
         is_numpy = training.engine == "numpy"
-        train, scored = self.parts(training, seed)
         result = (self._train_numpy if is_numpy else self._train)(
             training, train, scored, seed, after_epoch
         )
         outcome = Outcome(
             training=training.name,
             seed=seed,
-            recipe=self._recipe(training, seed),
+            recipe=recipe,
             metrics={name: values[-1] for name, values in result.history.items()} | result.further,
             weights=result.weights,
             seconds=result.seconds,
@@ -111,22 +113,24 @@ class Bench:
             start=start.isoformat(),
             end=datetime.now().isoformat(),
         )
-        _keep(outcome, result.predictions, self._file(training, seed))
+        _keep(outcome, result.predictions, self._file(recipe))
         return outcome
 
     def kept(self, training: Training, seed: int) -> Outcome | None:
         """What was kept of this training of these images; None of another, or of a broken file."""
-        file = self._file(training, seed)
+        return self._read(_recipe(training, seed, *self.parts(training, seed)))
+
+    def _read(self, recipe: Mapping[str, Any]) -> Outcome | None:
         try:
-            outcome = Outcome(**json.loads(file.read_text(encoding="utf-8")))
+            outcome = Outcome(**json.loads(self._file(recipe).read_text(encoding="utf-8")))
             self.predictions(outcome)
-        except (OSError, ValueError, TypeError, KeyError, EOFError):
+        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile, zlib.error):
             return None
         return outcome
 
     def predictions(self, outcome: Outcome) -> torch.Tensor:
         """What a kept training predicts of the images it was scored on, as its task has it."""
-        file = self.folder / outcome.training / f"seed_{outcome.seed}_{outcome.key}.npz"
+        file = self._file(outcome.recipe).with_suffix(".npz")
         with np.load(file, allow_pickle=False) as kept:
             return torch.from_numpy(kept["predictions"])
 
@@ -146,15 +150,8 @@ class Bench:
         (split,) = make_splits(self.task.strata(dataset), 1, seed)
         return dataset.subset(split.train), dataset.subset(split.validation)
 
-    def _recipe(self, training: Training, seed: int) -> dict[str, Any]:
-        fingerprints = [part.fingerprint() for part in self.parts(training, seed)]
-        recipe = asdict(training) | {"seed": seed, "fingerprints": fingerprints}
-        found: dict[str, Any] = json.loads(json.dumps(recipe))
-        return found
-
-    def _file(self, training: Training, seed: int) -> Path:
-        key = _digest(self._recipe(training, seed))
-        return self.folder / training.name / f"seed_{seed}_{key}.json"
+    def _file(self, recipe: Mapping[str, Any]) -> Path:
+        return self.folder / recipe["name"] / f"seed_{recipe['seed']}_{_digest(recipe)}.json"
 
     def _train(
         self, training: Training, train: Dataset, scored: Dataset, seed: int, after_epoch: Tick
@@ -216,6 +213,14 @@ class _Result:
 
 def _flat(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return dataset.images.flatten(1).numpy(), dataset.labels.numpy()
+
+
+def _recipe(training: Training, seed: int, train: Dataset, scored: Dataset) -> dict[str, Any]:
+    """All that an outcome follows from, as JSON gives it back."""
+    fingerprints = [train.fingerprint(), scored.fingerprint()]
+    recipe = asdict(training) | {"seed": seed, "fingerprints": fingerprints}
+    found: dict[str, Any] = json.loads(json.dumps(recipe))
+    return found
 
 
 def _digest(recipe: Mapping[str, Any]) -> str:

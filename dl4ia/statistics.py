@@ -1,0 +1,149 @@
+"""How far a number can be trusted: intervals over splits, over test images, and over budgets.
+
+Pure functions of numbers, tested against simulations with known answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln
+from scipy.stats import t as student_t
+
+CONFIDENCE = 0.95
+DRAWS = 4000  # of a bootstrap: the ends of a 95 % interval then move by a hundredth of it
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over splits, with what is known of its error.
+
+    deviation: standard deviation (n - 1) of the values; NaN of one value.
+    error: standard error of the mean, for values whose training parts overlap; NaN of one value.
+    low, high: 95 % confidence interval; infinite of one value.
+    """
+
+    mean: float
+    deviation: float
+    error: float
+    low: float
+    high: float
+    count: int
+
+
+def estimate(values: Sequence[float], held_out: float) -> Estimate:
+    """The mean of `values`, one a split, each of a model that was trained on the rest.
+
+    held_out: size of a validation part over that of the training part (0.25 for 80/20).
+
+    The trainings share images, so that their values vary together and SD/√n is too small. The
+    corrected resampled t-test (Nadeau and Bengio 2003, Machine Learning 52; for cross-validation
+    Bouckaert and Frank 2004) takes the correlation to be the share that is held out:
+    error² = (1/n + held_out) SD², with n - 1 degrees of freedom.
+    """
+    count = len(values)
+    mean = float(np.mean(values))
+    if count == 1:
+        return Estimate(mean, np.nan, np.nan, -np.inf, np.inf, 1)
+    deviation = float(np.std(values, ddof=1))
+    error = deviation * (1 / count + held_out) ** 0.5
+    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    return Estimate(mean, deviation, error, mean - reach, mean + reach, count)
+
+
+def p_positive(differences: Sequence[float], held_out: float) -> float:
+    """One-sided p of "the mean difference is not above 0", paired over splits; 1 of one value."""
+    found = estimate(differences, held_out)
+    if found.count == 1:
+        return 1.0
+    if found.error == 0:
+        return 0.0 if found.mean > 0 else 1.0
+    return float(student_t.sf(found.mean / found.error, found.count - 1))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A metric of models from several seeds on the same images, as sums over images.
+
+    numerator, denominator: (S, N) float64 of S seeds and N images. A seed's value is the ratio of
+    their sums: for a mean over images the denominators are 1; for the Dice pooled over pixels they
+    are twice the common pixels, and the pixels of both masks.
+    """
+
+    numerator: np.ndarray
+    denominator: np.ndarray
+
+    @staticmethod
+    def of_means(values: np.ndarray) -> "Scores":
+        """Of a metric that is a mean over images: (S, N) values."""
+        return Scores(values, np.ones_like(values))
+
+    def by_seed(self) -> np.ndarray:
+        """(S,) values."""
+        return np.asarray(self.numerator.sum(1) / self.denominator.sum(1))
+
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return float(self.by_seed().mean())
+
+
+def bootstrap(
+    scores: Sequence[Scores], clusters: Sequence[str] | None, seed: int, draws: int = DRAWS
+) -> np.ndarray:
+    """(len(scores), draws) means over seeds, of images and seeds drawn with replacement.
+
+    Every draw takes the same images for all `scores` (of one test set), so that differences are
+    paired; seeds are drawn for each on their own. Images of one cluster (a patient) are drawn
+    together. Drawing both at once is Owen's (2007) bootstrap of crossed random effects, which errs
+    on the wide side.
+    """
+    generator = np.random.default_rng(seed)
+    images = scores[0].numerator.shape[1]
+    if clusters is None:
+        cluster_of, count = np.arange(images), images
+    else:
+        names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
+        count = len(names)
+    drawn = generator.multinomial(count, np.full(count, 1 / count), draws)  # (draws, clusters)
+    times = drawn[:, cluster_of].astype(float)  # (draws, N): how often each image is taken
+    values = []
+    for each in scores:
+        ratios = (times @ each.numerator.T) / (times @ each.denominator.T)  # (draws, S)
+        seeds = ratios.shape[1]
+        chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
+        values.append((ratios * chosen).sum(1) / seeds)
+    return np.stack(values)
+
+
+def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The 95 % percentile interval of bootstrap values."""
+    low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def share_positive(differences: np.ndarray) -> float:
+    """The share of bootstrap differences above 0; those of 0 count half."""
+    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+
+
+def expected_best(values: Sequence[float]) -> np.ndarray:
+    """(N,) the expected best of n = 1 … N random trials, from the values of N of them.
+
+    The mean of the maximum over all subsets of n, Σ_i x_(i) C(i - 1, n - 1) / C(N, n): unbiased,
+    unlike the maximum of n draws with replacement (Dodge et al. 2019), which is too low (Tang et
+    al. 2020, "Showing your work doesn't always work").
+    """
+    ordered = np.sort(np.asarray(values, dtype=float))
+    count = len(ordered)
+    rank = np.arange(1, count + 1)
+    best = np.empty(count)
+    for size in range(1, count + 1):
+        ranks = rank[size - 1 :]
+        weights = np.exp(_log_choose(ranks - 1, size - 1) - _log_choose(count, size))
+        best[size - 1] = weights @ ordered[size - 1 :]
+    return best
+
+
+def _log_choose(whole: "np.ndarray | int", part: int) -> np.ndarray:
+    whole = np.asarray(whole, dtype=float)
+    return np.asarray(gammaln(whole + 1) - gammaln(part + 1.0) - gammaln(whole - part + 1))
