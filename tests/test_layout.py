@@ -17,6 +17,7 @@ ORDER = [
     "models",
     "metrics",
     "surfaces",
+    "objects",
     "training",
     "pictures",
     "task",
