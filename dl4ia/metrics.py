@@ -63,5 +63,31 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
+def class_accuracies(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
+    """(classes,) float64: the share of each true class that is predicted, NaN without images.
+
+    labels, predictions: (N,) classes.
+    """
+    counts = confusion_matrix(labels, predictions, classes).double()
+    return counts.diagonal() / counts.sum(1)
+
+
+def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """How far confidence is from accuracy: 0 is calibrated, 1 always sure and always wrong.
+
+    probabilities: (N, classes), a row sums to 1; labels: (N,) classes. Guo et al. 2017, "On
+    calibration of modern neural networks": the mean over images of |accuracy - confidence| of an
+    image's bin. The confidence is the probability of the likeliest class, the bins are equally wide
+    from 0 to 1, each with its upper edge.
+    """
+    confidence, predictions = probabilities.double().max(1)
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)
+    bin_of = torch.bucketize(confidence, edges[1:-1])  # (N,)
+    excess = (predictions == labels).double() - confidence
+    # A bin's size times the gap of its means is the gap of its sums.
+    gaps = torch.zeros_like(edges[1:]).index_add(0, bin_of, excess)
+    return gaps.abs().sum().item() / len(labels)
+
+
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return torch.where(whole == 0, 1.0, part.double() / whole.clamp(min=1))

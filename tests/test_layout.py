@@ -18,6 +18,7 @@ ORDER = [
     "metrics",
     "surfaces",
     "statistics",
+    "objects",
     "training",
     "pictures",
     "task",

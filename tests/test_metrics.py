@@ -1,10 +1,17 @@
-"""Metrics of masks that can be counted by hand."""
+"""Metrics of masks and classes that can be counted by hand."""
+
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from dl4ia.metrics import PixelCounts, confusion_matrix
+from dl4ia.metrics import (
+    PixelCounts,
+    class_accuracies,
+    confusion_matrix,
+    expected_calibration_error,
+)
 
 
 def masks(*rows: str) -> Tensor:
@@ -68,3 +75,43 @@ def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
     labels, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
     counts = confusion_matrix(labels, predictions, 4)
     assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
+
+
+def test_the_accuracy_of_each_class() -> None:
+    labels, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
+    accuracies = class_accuracies(labels, predictions, 4)
+    assert accuracies.dtype == torch.float64
+    assert accuracies[:3].tolist() == [1 / 2, 1, 2 / 3]
+    assert math.isnan(accuracies[3])
+
+
+def of_two_classes(*first: float) -> Tensor:
+    """(N, 2) probabilities from those of class 0."""
+    return torch.tensor([[p, 1 - p] for p in first], dtype=torch.float64)
+
+
+def test_the_calibration_error_is_weighed_by_images() -> None:
+    """Of five bins, (0.6, 0.8] has means 2/3 right and 0.7 sure, (0.8, 1] has 0 and 0.9."""
+    probabilities = of_two_classes(0.65, 0.3, 0.75, 0.9)
+    labels = torch.tensor([0, 1, 1, 1])
+    error = expected_calibration_error(probabilities, labels, bins=5)
+    assert error == pytest.approx(3 / 4 * abs(2 / 3 - 0.7) + 1 / 4 * 0.9)
+
+
+def test_errors_within_a_bin_balance_and_those_of_two_bins_do_not() -> None:
+    probabilities, labels = of_two_classes(0.7, 0.8), torch.tensor([0, 1])
+    assert expected_calibration_error(probabilities, labels, bins=1) == pytest.approx(0.25)
+    # 0.7 and right, 0.8 and wrong.
+    assert expected_calibration_error(probabilities, labels) == pytest.approx((0.3 + 0.8) / 2)
+
+
+def test_a_bin_holds_its_upper_edge() -> None:
+    probabilities, labels = of_two_classes(0.75, 0.6), torch.tensor([0, 1])
+    assert expected_calibration_error(probabilities, labels, bins=4) == pytest.approx(0.35 / 2)
+
+
+def test_certainty_is_calibrated_where_it_is_right() -> None:
+    sure = of_two_classes(1, 1, 0)
+    assert expected_calibration_error(sure, torch.tensor([0, 0, 1])) == 0
+    assert expected_calibration_error(sure, torch.tensor([1, 1, 0])) == 1
+    assert expected_calibration_error(sure.float(), torch.tensor([0, 0, 0])) == pytest.approx(1 / 3)

@@ -1,0 +1,135 @@
+"""Object metrics of masks that can be scored by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from dl4ia.objects import ObjectCounts, object_dice, object_hausdorff
+
+
+def mask(*rows: str) -> Tensor:
+    """One image, (1, H, W): `#` is gland."""
+    return torch.tensor([[[int(pixel == "#") for pixel in row] for row in rows]])
+
+
+def counts(prediction: Tensor, label: Tensor) -> tuple[float, float, float]:
+    """True positives, predicted and labelled objects of one image."""
+    found = ObjectCounts.of(prediction, label)
+    return found.true_positives.item(), found.predicted.item(), found.labelled.item()
+
+
+def scores(prediction: Tensor, label: Tensor) -> list[float]:
+    """F1, object Dice and object Hausdorff of one image."""
+    return [
+        ObjectCounts.of(prediction, label).f1().item(),
+        object_dice(prediction, label).item(),
+        object_hausdorff(prediction, label).item(),
+    ]
+
+
+MERGED = mask("#######"), mask("####.##")
+MISSED = mask("##...."), mask("##..##")
+SPURIOUS = mask("####...#...."), mask("####......##")
+
+
+def test_glands_as_labelled() -> None:
+    label = mask("##...", "##...", "...##")
+    assert counts(label, label) == (2, 2, 2)
+    assert scores(label, label) == [1, 1, 0]
+
+
+def test_two_glands_merged_by_the_prediction() -> None:
+    """The gland of 4 pixels is the partner of the 7; they are the partner of both glands."""
+    assert counts(*MERGED) == (1, 1, 2)
+    dice = (8 / 11 + (4 * 8 / 11 + 2 * 4 / 9) / 6) / 2
+    hausdorff = (3 + (4 * 3 + 2 * 5) / 6) / 2
+    assert scores(*MERGED) == pytest.approx([2 / 3, dice, hausdorff])
+
+
+def test_one_gland_missed() -> None:
+    """The only predicted object, 4 pixels away, is its partner for the Hausdorff distance."""
+    assert counts(*MISSED) == (1, 1, 2)
+    assert scores(*MISSED) == pytest.approx([2 / 3, (1 + 1 / 2) / 2, (0 + 4 / 2) / 2])
+
+
+def test_one_gland_spurious() -> None:
+    assert counts(*MISSED[::-1]) == (1, 2, 1)
+    assert scores(*MISSED[::-1]) == pytest.approx(scores(*MISSED))
+
+
+def test_the_partner_without_overlap_is_the_nearest() -> None:
+    """The pixel at 7 is 7 from the first gland's far end and 4 from the second's."""
+    assert counts(*SPURIOUS) == (1, 2, 2)
+    dice = ((4 * 1 + 1 * 0) / 5 + (4 * 1 + 2 * 0) / 6) / 2
+    hausdorff = ((4 * 0 + 1 * 4) / 5 + (4 * 0 + 2 * 4) / 6) / 2
+    assert scores(*SPURIOUS) == pytest.approx([1 / 2, dice, hausdorff])
+
+
+def test_the_partner_with_overlap_may_be_farther_than_another() -> None:
+    prediction, label = mask("........##."), mask("#########.#")
+    assert counts(prediction, label) == (0, 1, 2)
+    dice = (2 / 11 + (9 * 2 / 11 + 1 * 0) / 10) / 2
+    hausdorff = (8 + (9 * 8 + 1 * 2) / 10) / 2
+    assert scores(prediction, label) == pytest.approx([0, dice, hausdorff])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "true_positives"),
+    [
+        ("##....", "####..", 1),  # half of it
+        ("##....", "#####.", 0),  # less
+        ("######", "##....", 1),  # all of it, and more
+        ("#.#.##", "######", 0),  # half and more, but no object alone
+    ],
+)
+def test_a_gland_is_found_by_an_object_that_covers_half_of_it(
+    prediction: str, label: str, true_positives: int
+) -> None:
+    assert counts(mask(prediction), mask(label))[0] == true_positives
+
+
+def test_pixels_that_touch_at_a_corner_are_one_object() -> None:
+    assert counts(mask("#..", ".#.", "..#"), mask("#.#", "...", "#.#"))[1:] == (1, 4)
+
+
+def test_the_distance_is_between_all_pixels() -> None:
+    """A ring and the same one filled have one outer boundary; their centre tells them apart."""
+    ring = mask("#####", "#...#", "#...#", "#...#", "#####")
+    assert scores(torch.ones_like(ring), ring) == pytest.approx([1, 32 / 41, 2])
+
+
+def test_distances_are_euclidean() -> None:
+    prediction, label = torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    prediction[0, 1, 1] = label[0, 4, 5] = 1
+    assert object_hausdorff(prediction, label).item() == 5
+
+
+def test_empty_masks_have_defined_scores() -> None:
+    gland, empty = mask("##......", "........", "........"), torch.zeros(1, 3, 8)
+    predictions = torch.cat([empty, gland, empty, gland])
+    labels = torch.cat([empty, empty, gland, gland])
+    found = ObjectCounts.of(predictions, labels)
+    assert found.true_positives.tolist() == [0, 0, 0, 1]
+    assert found.predicted.tolist() == [0, 1, 0, 1]
+    assert found.labelled.tolist() == [0, 0, 1, 1]
+    assert found.f1().tolist() == [1, 0, 0, 1]
+    assert object_dice(predictions, labels).tolist() == [1, 0, 0, 1]
+    diagonal = math.sqrt(3**2 + 8**2)
+    assert object_hausdorff(predictions, labels).tolist() == [0, diagonal, diagonal, 0]
+
+
+def test_each_image_is_scored_by_itself() -> None:
+    images = [MERGED, (mask("#......"), mask("....###"))]
+    predictions, labels = (torch.cat(masks) for masks in zip(*images, strict=True))
+    found = ObjectCounts.of(predictions, labels)
+    together = found.f1(), object_dice(predictions, labels), object_hausdorff(predictions, labels)
+    assert torch.stack(together, 1).tolist() == [scores(*masks) for masks in images]
+    assert [values.dtype for values in together] == 3 * [torch.float64]
+    assert found.true_positives.dtype == found.predicted.dtype == torch.int64
+
+
+def test_anything_but_0_is_gland() -> None:
+    prediction, label = SPURIOUS
+    assert scores(prediction.to(torch.uint8), 255 * label) == scores(prediction, label)
