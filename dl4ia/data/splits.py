@@ -1,6 +1,8 @@
 """Splitting training data into training and validation parts, before anything is augmented."""
 
 import hashlib
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from dl4ia.errors import InputError
 
 DEFAULT_PARTS = 5  # one part of five is validation: the report's 80/20
+MOST_BINS = 5  # of a measure, where whole groups are dealt out
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,9 @@ class Split:
     validation: tuple[int, ...]
 
 
-def make_splits(strata: np.ndarray, folds: int, seed: int) -> tuple[Split, ...]:
+def make_splits(
+    strata: np.ndarray, folds: int, seed: int, groups: Sequence[str] | None = None
+) -> tuple[Split, ...]:
     """`folds` cross-validation splits, or one 80/20 split where `folds` is 1.
 
     strata: (N,) a number per image that should be spread evenly. Images are sorted by it and each
@@ -26,7 +31,10 @@ def make_splits(strata: np.ndarray, folds: int, seed: int) -> tuple[Split, ...]:
         measure (float; the share of gland pixels), so that no part gets all the lower ones, and
         always in the same order where it is a class (int), so that any five neighbours, and so
         each class of five, are in all parts.
-    Raises InputError where there are more folds, or parts, than images.
+    groups: N names of whom each image is of. Where given, all images of one are in the same part;
+        parts are then of unequal sizes, and the one split is at the part nearest to one fifth.
+        Of groups that differ much, other seeds make the same parts or nearly the same.
+    Raises InputError where there are more folds, or parts, than images or groups.
     """
     count = len(strata)
     if not 1 <= folds <= count:
@@ -35,15 +43,11 @@ def make_splits(strata: np.ndarray, folds: int, seed: int) -> tuple[Split, ...]:
     if count < parts:
         raise InputError(f"{count} training images: expected at least {parts}, one a part")
     generator = np.random.default_rng([seed, parts])
-    order = np.lexsort((generator.random(count), strata))  # ties in random order
-    are_classes = np.issubdtype(strata.dtype, np.integer)
-    part_of = np.empty(count, dtype=int)
-    dealt = generator.permutation(parts)
-    for start in range(0, count, parts):
-        run = order[start : start + parts]
-        part_of[run] = dealt[: len(run)]
-        if not are_classes:
-            dealt = generator.permutation(parts)
+    if groups is None:
+        part_of = _deal_images(strata, parts, generator)
+    else:
+        _check_groups(len(set(groups)), parts)
+        part_of = _deal_groups(strata, groups, parts, generator)
     return tuple(
         Split(
             train=tuple(np.flatnonzero(part_of != part).tolist()),
@@ -51,6 +55,72 @@ def make_splits(strata: np.ndarray, folds: int, seed: int) -> tuple[Split, ...]:
         )
         for part in range(folds)
     )
+
+
+def _deal_images(strata: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:
+    """(N,) the part of each image."""
+    count = len(strata)
+    order = np.lexsort((generator.random(count), strata))  # ties in random order
+    are_classes = _are_classes(strata)
+    part_of = np.empty(count, dtype=int)
+    dealt = generator.permutation(parts)
+    for start in range(0, count, parts):
+        run = order[start : start + parts]
+        part_of[run] = dealt[: len(run)]
+        if not are_classes:
+            dealt = generator.permutation(parts)
+    return part_of
+
+
+def _check_groups(count: int, parts: int) -> None:
+    if count < parts:
+        fewer_folds = f"--folds {count}, or " if count > 1 else ""
+        raise InputError(
+            f"--split-by patient: the training images are of {count} "
+            f"patient{'' if count == 1 else 's'}; expected at least {parts}, one a part: give "
+            f"{fewer_folds}--split-by image"
+        )
+
+
+def _deal_groups(
+    strata: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
+) -> np.ndarray:
+    """(N,) the part of each image, that of its group; part 0 is the nearest to N / parts images."""
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import
+
+    count = len(strata)
+    classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
+    dealer = StratifiedGroupKFold(parts, shuffle=True, random_state=int(generator.integers(2**31)))
+    unstratified = np.zeros(count, dtype=int)
+    if np.bincount(classes).max() < parts:
+        classes = unstratified  # scikit-learn refuses classes with fewer images than parts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of some class with fewer images than parts
+        dealt = [part for _, part in dealer.split(classes, classes, groups)]
+    if not all(len(part) for part in dealt):
+        # With hardly more groups than parts, rounding errors may leave a part empty
+        # (scikit-learn issue 34828), but not where there is only one class.
+        dealt = [part for _, part in dealer.split(unstratified, unstratified, groups)]
+    # The largest group comes first: its part would always be the one to be validated.
+    dealt = [dealt[index] for index in generator.permutation(parts)]
+    dealt.sort(key=lambda part: abs(len(part) - count / parts))
+    part_of = np.empty(count, dtype=int)
+    for number, part in enumerate(dealt):
+        part_of[part] = number
+    return part_of
+
+
+def _quantile_bins(measure: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:
+    """(N,) classes of like size, of at least one image a part, from low to high."""
+    count = len(measure)
+    order = np.lexsort((generator.random(count), measure))
+    bins = np.empty(count, dtype=int)
+    bins[order] = np.arange(count) * min(MOST_BINS, count // parts) // count
+    return bins
+
+
+def _are_classes(strata: np.ndarray) -> bool:
+    return np.issubdtype(strata.dtype, np.integer)
 
 
 def fingerprint(splits: tuple[Split, ...]) -> str:
