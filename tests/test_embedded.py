@@ -5,6 +5,7 @@ import torch
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.data.glands import IMAGES_OF_PATIENT
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +56,12 @@ def test_a_subset_keeps_images_labels_and_names_together(train: Dataset) -> None
     assert subset.names == (train.names[7], train.names[2])
     assert torch.equal(subset.images[1], train.images[2])
     assert torch.equal(subset.labels[0], train.labels[7])
+    assert train.groups is not None
+    assert subset.groups == (train.groups[7], train.groups[2])
+
+
+def test_groups_are_the_patients(train: Dataset, test: Dataset) -> None:
+    for dataset, part in ((train, "train"), (test, "test")):
+        assert dataset.groups is not None
+        counts = IMAGES_OF_PATIENT[part]  # type: ignore[index]
+        assert [dataset.groups.count(str(patient)) for patient in range(16)] == list(counts)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dl4ia.data.gland_folder import GlandFolder, shift_images
+from dl4ia.data.splits import make_splits
 from dl4ia.errors import InputError
 
 HEIGHT, WIDTH = 20, 26
@@ -258,6 +259,35 @@ def test_training_opens_no_test_file(folder: Path) -> None:
         source.test()
 
 
+def write_patients(folder: Path) -> None:
+    """Two training images a patient; one test image is of a patient seen in training."""
+    rows = [f"Train,image_{number:02d}.png,{(number + 1) // 2}" for number in range(1, 7)]
+    rows += ["Test,image_11.png,4", "Test,image_12.png,1"]
+    (folder / "patients.csv").write_text("\n".join(["split,image,patient", *rows, ""]))
+
+
+def test_groups_are_the_patients(folder: Path) -> None:
+    source = GlandFolder(folder)
+    before = source.train()
+    assert before.groups is None and before.subset([1]).groups is None
+    write_patients(folder)
+    source = GlandFolder(folder)
+    train = source.train()
+    assert train.groups == ("1", "1", "2", "2", "3", "3")
+    assert train.subset([5, 0]).groups == ("3", "1")
+    assert source.test().groups == ("4", "1")
+    assert train.fingerprint() == before.fingerprint()
+
+
+@pytest.mark.parametrize("part", ["Train", "Test"])
+def test_a_wrong_patients_file_is_told_before_the_search(folder: Path, part: str) -> None:
+    write_patients(folder)
+    file = folder / "patients.csv"
+    file.write_text(file.read_text().replace(f"{part},", f"{part}ing,"))
+    with pytest.raises(InputError, match=f"patients.csv: no row for {part}/image_[01]1.png"):
+        GlandFolder(folder)
+
+
 def test_the_courses_data_are_read() -> None:
     if not WARWICK.is_dir():
         pytest.skip(f"the course's data are not at {WARWICK}; they may not be distributed")
@@ -265,6 +295,24 @@ def test_the_courses_data_are_read() -> None:
     for dataset, count, share in ((source.train(), 85, 0.50), (source.test(), 60, 0.49)):
         assert dataset.images.shape == (count, 2, 128, 128)
         assert dataset.labels.double().mean().item() == pytest.approx(share, abs=0.005)
+
+
+def test_the_courses_patients_are_kept_together() -> None:
+    if not (WARWICK / "patients.csv").is_file():
+        pytest.skip(f"the course's patients are not at {WARWICK}; they may not be distributed")
+    train = GlandFolder(WARWICK).train()
+    assert train.groups is not None and len(set(train.groups)) == 15
+    shares = train.labels.double().mean((1, 2)).numpy()
+    for seed in range(5):
+        (split,) = make_splits(shares, 1, seed, train.groups)
+        assert len(split.validation) == 17
+        assert shares[list(split.validation)].mean() == pytest.approx(0.50, abs=0.04)
+        for split in make_splits(shares, 5, seed, train.groups):
+            trained = train.subset(split.train).groups or ()
+            validated = train.subset(split.validation).groups or ()
+            assert not set(trained) & set(validated)
+            assert 14 <= len(split.validation) <= 21
+            assert shares[list(split.validation)].mean() == pytest.approx(0.50, abs=0.06)
 
 
 def test_auto_is_settled_by_the_training_images(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ class Dataset:
     images: (N, C, H, W) float32 in [0, 1].
     labels: int64 classes, (N, H, W) of pixels or (N,) of whole images.
     names: N file names, for pictures and messages.
+    groups: N names of whom each image is of (its patient); None where that is not known.
     """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -28,8 +30,12 @@ class Dataset:
     def subset(self, indices: Sequence[int]) -> "Dataset":
         """The images at `indices`, in that order."""
         chosen = torch.as_tensor(indices)
+        groups = self.groups
         return Dataset(
-            self.images[chosen], self.labels[chosen], tuple(self.names[index] for index in indices)
+            images=self.images[chosen],
+            labels=self.labels[chosen],
+            names=tuple(self.names[index] for index in indices),
+            groups=None if groups is None else tuple(groups[index] for index in indices),
         )
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:

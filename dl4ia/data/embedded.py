@@ -30,4 +30,5 @@ class EmbeddedGlands:
             images=torch.from_numpy(drawn.images).float() / 255,
             labels=torch.from_numpy(drawn.masks).long(),
             names=tuple(f"image_{number:02d}.png" for number in range(1, len(drawn.images) + 1)),
+            groups=tuple(str(patient) for patient in drawn.patients),
         )

@@ -8,6 +8,7 @@ import torch
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.images import open_image, source_name
+from dl4ia.data.patients import read_patients
 from dl4ia.errors import InputError
 
 STAINS = 2  # red = haematoxylin, green = eosin; blue must be 0
@@ -20,6 +21,8 @@ SMALLEST_SIDE = 16  # pixels: four poolings, the deepest U-Net of the space
 class GlandFolder:
     """Pairs of image and label in one folder; a `dl4ia.data.dataset.Source`.
 
+    Where a patients.csv stands beside Train/ and Test/ it gives the images' groups.
+
     channels: "stain" (red and green; blue must be 0), "rgb", or "auto" (stain unless every image
         has some blue).
     image_shift: how far, in pixels, the images' content is moved down and to the right before
@@ -31,18 +34,21 @@ class GlandFolder:
     def __init__(
         self, folder: Path, channels: str = "auto", image_shift: float | None = None
     ) -> None:
-        """Find both parts and their pairs by name; no test file is opened."""
+        """Find both parts, their pairs by name and whose they are; no test file is opened."""
         if not folder.is_dir():
             raise InputError(
                 f"{folder}: no such folder; expected one with Train/ and Test/ inside: "
                 "give another one"
             )
-        train_count, test_count = (len(_pairs(folder / part)) for part in ("Train", "Test"))
+        train_names, test_names = (_names(_pairs(folder / part)) for part in ("Train", "Test"))
+        train_count, test_count = len(train_names), len(test_names)
         if train_count < FEWEST_IMAGES:
             raise InputError(
                 f"{folder / 'Train'}: {train_count} training images; "
                 f"expected at least {FEWEST_IMAGES}"
             )
+        read_patients(folder, "Train", train_names)
+        read_patients(folder, "Test", test_names)  # a mistake is told now, not after the search
         self.folder = folder
         self.channels = self._resolve(channels)
         if image_shift is None:
@@ -83,10 +89,12 @@ class GlandFolder:
         if self._has_stains(stack, [image for image, _ in pairs]):
             stack = stack[..., :STAINS]
         tensor = torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
+        names = _names(pairs)
         return Dataset(
             images=shift_images(tensor, self.image_shift).contiguous(),
             labels=torch.from_numpy(np.stack(labels)).long(),
-            names=tuple(image.name for image, _ in pairs),
+            names=names,
+            groups=read_patients(self.folder, part, names),
         )
 
     def _has_stains(self, stack: np.ndarray, files: list[Path]) -> bool:
@@ -144,6 +152,11 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
                     f"{path}: its {partner} is missing; expected {folder / f'{partner}_{suffix}'}"
                 )
     return [(path, found["label"][suffix]) for suffix, path in found["image"].items()]
+
+
+def _names(pairs: list[tuple[Path, Path]]) -> tuple[str, ...]:
+    """The images' file names."""
+    return tuple(image.name for image, _ in pairs)
 
 
 def _read_image(path: Path) -> np.ndarray:
