@@ -28,6 +28,7 @@ class StudyArguments:
     epochs: int | None
     retraining_epochs: int | None
     folds: int
+    split_by: str
     seed: int
     seeds: int
     device: str
@@ -89,6 +90,13 @@ def study_parser(
         default=1,
         metavar="K",
         help="cross-validate each trial over K folds (default: 1, one 80/20 split)",
+    )
+    add(
+        "--split-by",
+        choices=("image", "patient"),
+        default="image",
+        help="patient: nobody's images are both trained on and validated, for which the data need "
+        "a patients.csv (default: %(default)s)",
     )
     add(
         "--seed",

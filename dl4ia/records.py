@@ -30,7 +30,12 @@ def study_record(
         kind="study",
         study=name,
         tags=_joined(identity, environment),
-        parameters={"epochs": identity.epochs, "folds": identity.folds, "seed": identity.seed},
+        parameters={
+            "epochs": identity.epochs,
+            "folds": identity.folds,
+            "split_by": identity.split_by,
+            "seed": identity.seed,
+        },
         metrics={},
         history={},
         start=start,

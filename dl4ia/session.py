@@ -64,8 +64,9 @@ class Session:
     def validation(self) -> str:
         """Of what a trial's value is a mean, in words."""
         splits = self.objective.splits
+        others = " of other patients" if self.arguments.split_by == "patient" else ""
         folds = f", {len(splits)} folds" if len(splits) > 1 else ""
-        return f"{len(splits[0].validation)} images{folds}"
+        return f"{len(splits[0].validation)} images{others}{folds}"
 
 
 def open_session(
@@ -86,7 +87,8 @@ def open_session(
     check_tracking(tracking_uri)
     check_storage(storage)
     dataset = source.train()
-    splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed)
+    groups = _groups_to_split_by(arguments.split_by, source, dataset)
+    splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed, groups)
     identity = Identity(
         task=task.name,
         metric=task.metric,
@@ -98,6 +100,7 @@ def open_session(
         epochs=length.trial,
         folds=arguments.folds,
         seed=arguments.seed,
+        split_by=arguments.split_by,
     )
     check_identity(storage, name, identity)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -121,6 +124,20 @@ def open_session(
             task, searched.SPACE, dataset, splits, length.trial, arguments.seed, device, environment
         ),
     )
+
+
+def _groups_to_split_by(split_by: str, source: Source, dataset: Dataset) -> tuple[str, ...] | None:
+    """N patients that may not be divided; None where images may be split one by one."""
+    if split_by == "image":
+        return None
+    if dataset.groups is None:
+        raise InputError(
+            f"--split-by patient: {source.name!r} does not say whose its images are; expected "
+            "a gland folder with patients.csv beside Train/ and Test/, its first line "
+            "split,image,patient and the others such as Train,image_01.png,7: add it, or give "
+            "--split-by image"
+        )
+    return dataset.groups
 
 
 def open_device(name: str) -> tuple[torch.device, dict[str, str]]:

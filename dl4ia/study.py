@@ -39,6 +39,7 @@ class Identity:
     epochs: int
     folds: int
     seed: int
+    split_by: str = "image"  # as in the studies recorded before there was a choice
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -129,6 +130,7 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
     known = study.user_attrs.get("identity", {})
     if not known and not trials:
         return  # it was cut off while it was created
+    known = {"split_by": Identity.split_by} | known
     differences = [
         f"{key} is {known.get(key)!r} there and {value!r} here"
         for key, value in asdict(identity).items()

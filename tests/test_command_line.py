@@ -23,6 +23,7 @@ def test_defaults() -> None:
     assert (arguments.trials, arguments.out, arguments.folds) == (50, Path("mlruns"), 1)
     assert (arguments.seed, arguments.seeds, arguments.device) == (0, 3, "auto")
     assert arguments.timeout is None and arguments.epochs is None
+    assert arguments.split_by == "image"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_times(text: str, seconds: float) -> None:
         ("--image-shift", "1"),
         ("--image-shift", "nan"),
         ("--device", "tpu"),
+        ("--split-by", "patients"),
         ("--study-name", ""),
         ("--study-name", "glands-v1.2"),
         ("--study-name", "../up"),
@@ -98,6 +100,7 @@ def test_help_shows_the_defaults_and_loads_no_torch() -> None:
     assert answer.returncode == 0
     assert answer.stdout.splitlines()[-1] == "set()"
     for flag in ("--trials", "--data", "--out", "--study-name", "--storage", "--tracking-uri",
-                 "--epochs", "--folds", "--seed", "--device", "--timeout"):  # fmt: skip
+                 "--epochs", "--folds", "--split-by", "--seed", "--device",
+                 "--timeout"):  # fmt: skip
         assert flag in answer.stdout
     assert "default: 50" in answer.stdout and "default: 60" in answer.stdout

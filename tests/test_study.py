@@ -90,6 +90,7 @@ def test_a_resumed_study_does_not_repeat_its_random_stream(
         ({"metric": "iou"}, "metric"),
         ({"epochs": 10, "folds": 5}, "epochs is 9 there and 10 here; folds is 1 there and 5 here"),
         ({"preparation": {"image_shift": 0.5}}, "preparation"),
+        ({"split_by": "patient"}, "split_by is 'image' there and 'patient' here"),
     ],
 )
 def test_another_study_of_that_name_is_refused(
@@ -100,6 +101,19 @@ def test_another_study_of_that_name_is_refused(
         begin(storage, replace(IDENTITY, **changed))  # type: ignore[arg-type]
     assert named in str(refused.value)
     assert len(begin(storage).trials) == 2
+
+
+def test_a_study_from_before_there_was_split_by_goes_on(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    study = begin(storage)
+    recorded = study.user_attrs["identity"]
+    del recorded["split_by"]
+    study.set_user_attr("identity", recorded)
+    run(study, 1)
+    assert len(begin(storage).trials) == 2
+    with pytest.raises(InputError, match="another one: split_by is 'image' there and 'patient' h"):
+        begin(storage, replace(IDENTITY, split_by="patient"))
 
 
 def test_a_point_outside_the_space_is_refused(storage: optuna.storages.RDBStorage) -> None:

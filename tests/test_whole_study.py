@@ -241,6 +241,10 @@ def blue(folder: Path) -> None:
     Image.new("RGB", (32, 32), (9, 9, 9)).save(path)
 
 
+def no_patient(folder: Path) -> None:
+    (folder / "Tiny Glands" / "patients.csv").write_text("split,image,patient\n")
+
+
 def nothing(folder: Path) -> None:
     pass
 
@@ -250,6 +254,8 @@ BAD: list[tuple[Callable[[Path], None], list[str], str]] = [
     (no_label, [], r"image_03\.png: its label is missing"),
     (too_few, [], r"Train: 4 training images; expected at least 5"),
     (blue, [], r"image_03\.png: its blue channel is not 0"),
+    (no_patient, [], r"patients\.csv: no row for Train/image_01\.png"),
+    (nothing, ["--split-by", "patient"], r"--split-by patient: .* patients\.csv"),
     (nothing, ["--data", "nowhere"], r"nowhere: no such folder"),
     (nothing, ["--folds", "1000"], r"--folds 1000: expected 1 to 10"),
     (nothing, ["--out", "Tiny Glands/Train/image_01.png"], r"--out Tiny Glands/Train/image_01"),
