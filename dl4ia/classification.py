@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
+from dl4ia.metrics import expected_calibration_error
 from dl4ia.models.classification import ClassificationModel, ModelSettings
 from dl4ia.pictures import draw_confusion, draw_misclassified
 from dl4ia.search_space import settings_of
+from dl4ia.statistics import Scores
 
 # Pixels at once, 1,000 digits; fixed, so that scoring does not depend on what is tuned.
 EVALUATION_BATCH = 1000 * 28 * 28
@@ -55,9 +57,28 @@ class ClassificationTask:
         """(N,) the likeliest class of each image."""
         return self.logits(model, dataset, device).argmax(1)
 
-    def further_metrics(self, predictions: Tensor, dataset: Dataset) -> dict[str, float]:
-        """None."""
-        return {}
+    def probabilities(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """(N, classes) float32 on the CPU."""
+        return self.logits(model, dataset, device).softmax(1)
+
+    def averaged_probabilities(
+        self, model: nn.Module, dataset: Dataset, device: torch.device
+    ) -> None:
+        """None: a digit turned or mirrored is another one."""
+
+    def image_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, Scores]:
+        """accuracy, and accuracy_<class> of the images of each class."""
+        correct = (probabilities.argmax(1) == dataset.labels).double()
+        scores = {"accuracy": Scores.of(correct)}
+        for number, name in enumerate(self.classes):
+            of_class = (dataset.labels == number).double()
+            scores[f"accuracy_{name}"] = Scores.of(correct * of_class, of_class)
+        return scores
+
+    def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:
+        """calibration_error, the expected one."""
+        error = expected_calibration_error(probabilities, dataset.labels)
+        return {"calibration_error": error}
 
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path

@@ -33,7 +33,10 @@ class StudyArguments:
     seeds: int
     device: str
     timeout: float | None
-    open_test_again: bool
+    finalists: int
+    repeats: int
+    ablate: bool
+    reopen_test: bool
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -108,9 +111,31 @@ def study_parser(
     add(
         "--seeds",
         type=whole_number(1),
-        default=3,
+        default=5,
         metavar="N",
-        help="retrainings of the winner (default: %(default)s)",
+        help="retrainings of the winner, and of the report's best model beside it "
+        "(default: %(default)s)",
+    )
+    add(
+        "--finalists",
+        type=whole_number(0),
+        default=5,
+        metavar="N",
+        help="best trials, and the report's best, trained again on fresh splits and seeds before "
+        "one of them wins; 0: the search's best wins (default: %(default)s)",
+    )
+    add(
+        "--repeats",
+        type=whole_number(2),
+        default=5,
+        metavar="N",
+        help="fresh splits and seeds for each finalist (default: %(default)s)",
+    )
+    add(
+        "--ablate",
+        action="store_true",
+        help="also turn the winner's choices back to the report's, one at a time, over the same "
+        "repeats: costs as many full trials as choices times repeats",
     )
     add(
         "--device",
@@ -126,7 +151,7 @@ def study_parser(
         "the test set stays shut (default: none)",
     )
     add(
-        "--open-test-again",
+        "--reopen-test",
         action="store_true",
         help="score a new winner although the test set was opened before; it is counted",
     )

@@ -4,7 +4,6 @@ The only file that reads a test set. A study opens it once: the opening is writt
 before a test file is, and another one needs the user's word and is counted.
 """
 
-import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -99,7 +98,7 @@ def check_test_lock(study: optuna.Study, candidate: Candidate, again: bool) -> N
         raise InputError(
             f"study {study.study_name!r}: the test set was opened on {openings[-1]['when']} for "
             f"{_candidate(openings[-1])}, and now {candidate} would be scored, which makes the "
-            "test set part of the search: add --open-test-again to do so, and to have it counted"
+            "test set part of the search: add --reopen-test to do so, and to have it counted"
         )
 
 
@@ -132,19 +131,3 @@ def open_for_replication(source: Source) -> Dataset:
 
 def _candidate(opening: Mapping[str, Any]) -> Candidate:
     return Candidate(opening["trial"], opening["seeds"], opening["epochs"])
-
-
-def score(
-    task: Task, retrainings: list[Retraining], test: Dataset, device: torch.device
-) -> dict[str, float]:
-    """`test_<metric>`, the mean over seeds of each metric, and `test_<metric>_sd` (n - 1)."""
-    scores = [task.evaluate(retraining.model, test, device) for retraining in retrainings]
-    summary: dict[str, float] = {}
-    for name in scores[0]:
-        values = [each[name] for each in scores]
-        summary[f"test_{name}"] = statistics.fmean(values)
-        if len(values) > 1:
-            summary[f"test_{name}_sd"] = statistics.stdev(values)
-        for number, value in enumerate(values):
-            summary[f"test_{name}_seed_{number}"] = value
-    return summary

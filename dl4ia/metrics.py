@@ -63,15 +63,6 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, classes: int) -> Tenso
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
-def class_accuracies(labels: Tensor, predictions: Tensor, classes: int) -> Tensor:
-    """(classes,) float64: the share of each true class that is predicted, NaN without images.
-
-    labels, predictions: (N,) classes.
-    """
-    counts = confusion_matrix(labels, predictions, classes).double()
-    return counts.diagonal() / counts.sum(1)
-
-
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """How far confidence is from accuracy: 0 is calibrated, 1 always sure and always wrong.
 

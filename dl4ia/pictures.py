@@ -137,12 +137,13 @@ def draw_misclassified(
 
 
 def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> list[Path]:
-    """Input, prediction and label of the report's image, the worst and the best; as PNG files.
+    """Input with outlines, prediction and label of the report's image, worst, median and best.
 
-    predictions: (N, H, W) masks. White: gland found; red: missed; blue: invented.
+    predictions: (N, H, W) masks; PNG files. White: gland found; red: missed; blue: invented.
     """
     dice = PixelCounts.of(predictions, dataset.labels).dice()
-    chosen = {"worst": int(dice.argmin()), "best": int(dice.argmax())}
+    order = dice.argsort(stable=True).tolist()
+    chosen = {"worst": order[0], "median": order[len(order) // 2], "best": order[-1]}
     if REPORT_IMAGE in dataset.names:
         chosen = {"image_05": dataset.names.index(REPORT_IMAGE)} | chosen
     files = []
@@ -150,10 +151,19 @@ def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> l
         figure, panels = plt.subplots(1, 4, figsize=(12, 3.5), layout="constrained")
         prediction, label = predictions[index], dataset.labels[index]
         panels[0].imshow(displayable(dataset.images[index]))
+        for mask, colour, style in ((label, "white", "-"), (prediction, "yellow", "--")):
+            if 0 < (mask != 0).float().mean() < 1:  # else there is no outline
+                outline = (mask != 0).float().numpy()
+                panels[0].contour(outline, [0.5], colors=colour, linestyles=style, linewidths=1)
         panels[1].imshow(prediction.numpy(), cmap="gray", vmin=0, vmax=1)
         panels[2].imshow(label.numpy(), cmap="gray", vmin=0, vmax=1)
         panels[3].imshow(errors(prediction, label))
-        titles = ("input", "prediction", "label", "red: missed, blue: invented")
+        titles = (
+            "input; label white, prediction yellow",
+            "prediction",
+            "label",
+            "red: missed, blue: invented",
+        )
         for axes, name in zip(panels, titles, strict=True):
             axes.set_title(name, fontsize=10)
             axes.set(xticks=[], yticks=[])

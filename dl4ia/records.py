@@ -70,6 +70,26 @@ def trial_record(name: str, identity: Identity, trial: FrozenTrial) -> RunRecord
     )
 
 
+def repeat_record(name: str, identity: Identity, key: str, kept: Mapping[str, Any]) -> RunRecord:
+    """One training of a finalist, or of an ablation: `kept` is the study's attribute `key`."""
+    history: dict[str, list[float]] = kept["history"]
+    tags = {"dl4ia.row": key, "dl4ia.repeat": str(kept["repeat"]), "dl4ia.seed": str(kept["seed"])}
+    if "failure" in kept:
+        tags["dl4ia.failure"] = kept["failure"]
+    return RunRecord(
+        name=f"{kept['label']}, repeat {kept['repeat'] + 1}",
+        kind="repeat",
+        study=name,
+        tags=tags | {"dl4ia.point": kept["label"]} | _joined(identity, kept["environment"]),
+        parameters=kept["point"],
+        metrics={"seconds_total": sum(history.get("seconds", []))},
+        history=history,
+        start=datetime.fromisoformat(kept["start"]),
+        end=datetime.fromisoformat(kept["end"]),
+        status="FAILED" if "failure" in kept else "FINISHED",
+    )
+
+
 def winner_record(
     name: str, identity: Identity, winner: Mapping[str, Any], environment: Mapping[str, str]
 ) -> RunRecord:

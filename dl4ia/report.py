@@ -8,8 +8,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.ablation import Effect, effects_of
 from dl4ia.search_space import SpaceModule
-from dl4ia.selection import ranked_trials
+from dl4ia.selection import Selection, ranked_trials
 from dl4ia.study import finished_trials, is_interrupted
 
 LEADERS = 10
@@ -52,8 +53,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def leaderboard(study: optuna.Study, metric: str, report_models: Iterable[str]) -> str:
-    """The best trials, and every report model with its rank, or why it has none."""
+def leaderboard(
+    study: optuna.Study, metric: str, report_models: Iterable[str]
+) -> list[tuple[str, ...]]:
+    """Rows: the best trials, and every report model with its rank, or why it has none."""
     pooled = f"val_{metric}_pooled"
     ranked = ranked_trials(study)
     has_pooled = any(pooled in trial.user_attrs["history"] for trial in ranked)
@@ -76,7 +79,35 @@ def leaderboard(study: optuna.Study, metric: str, report_models: Iterable[str]) 
     header = ("rank", "trial", f"val {metric}", *["pooled"] * has_pooled, "weights", "model")
     dashes = ("–",) * (len(header) - 1)
     rows += [(*dashes, f"{label} (report), {why}") for label, why in missing.items()]
-    return table([header, *rows])
+    return [header, *rows]
+
+
+def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]]:
+    """Rows: each finalist's value in the search and over the repeats, and why it was given up."""
+    trials = study.get_trials(deepcopy=False)
+    header = ("trial", "search", "repeats", "mean", "SD", "95 % interval", "weights", "model")
+    rows: list[tuple[str, ...]] = [header]
+    for each in selection.finalists:
+        mean, deviation, interval = "–", "–", "–"
+        if each.values:
+            found = selection.estimate(each)
+            mean = f"{found.mean:.4f}"
+            if found.count > 1:
+                deviation = f"{found.deviation:.4f}"
+                interval = f"{found.low:.4f} to {found.high:.4f}"
+        model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
+        cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
+        rows.append((*cells, interval, f"{each.weights:,}", model))
+    return rows
+
+
+def effect_line(effect: Effect, held_out: float) -> str:
+    """One choice turned back, and what that costs."""
+    turned = f"{effect.name}: {effect.chosen} → {effect.turned_back}"
+    if effect.failure:
+        return f"{turned}  failed: {effect.failure}"
+    found = effect.estimate(held_out)
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -98,7 +129,7 @@ def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
     """What is said when the time is over before the trials are."""
     lines = ["", f"The time is over, {plural(missing, 'trial')} before the end."]
     if ranked_trials(study):
-        lines += ["", leaderboard(study, metric, ())]
+        lines += ["", table(leaderboard(study, metric, ()))]
     done = len(finished_trials(study))
     lines += ["", f"The same command goes on; --trials {done} scores the best of these instead."]
     return "\n".join(lines)
@@ -106,9 +137,11 @@ def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
 
 def summary(
     study: optuna.Study,
+    selection: Selection,
     metric: str,
     searched: SpaceModule,
     validation: str,
+    page: Path,
     storage: str,
     tracking_uri: str,
 ) -> str:
@@ -120,32 +153,65 @@ def summary(
     openings = study.user_attrs["test_openings"]
     last = openings[-1]
     changes = " (with uncommitted changes)" if last["dirty"] == "True" else ""
-    seeds = winner["seeds"]
-    spread = f"mean and SD over {seeds} seeds" if seeds > 1 else "1 seed"
     lines = [
         "",
         f"Study {study.study_name}: {states[TrialState.COMPLETE]} trials completed, "
         f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL] - interrupted} failed"
         + (f"; {interrupted} interrupted and run again" if interrupted else ""),
         "",
-        leaderboard(study, metric, searched.REPORT_MODELS),
+        table(leaderboard(study, metric, searched.REPORT_MODELS)),
         "",
         textwrap.fill(searched.REPORT_NOTE, WIDTH),
+        *_finalist_lines(study, selection),
         "",
         f"Winner: trial {winner['trial']}, {winner['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in winner["point"].items()),
         "",
         *_validation_lines(study, metric, winner, validation),
-        f"Test (retrained on all training images, {winner['epochs']} epochs; {spread})",
-        *_score_lines(metric, winner["metrics"], "test"),
+        *_test_lines(study, metric, winner),
         f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
         f"{last['commit'][:10]}{changes}",
-        f"  pictures: {Path(winner['pictures'][0]).parent}",
+        f"  pictures, scores of every image: {Path(winner['pictures'][0]).parent}",
+        *_ablation_lines(study, winner["trial"]),
         "",
+        f"Report page:         {page}",
         "Compare the trials:  optuna-dashboard " + storage,
         "See every run:       mlflow ui --backend-store-uri " + tracking_uri,
     ]
     return "\n".join(lines)
+
+
+def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
+    if not selection.finalists:
+        return []
+    winner = selection.of(selection.winner)
+    optimism = winner.searched - selection.estimate(winner).mean
+    lines = [
+        "",
+        f"Finalists (up to {selection.repeats} fresh splits and seeds, the same for all)",
+        table(finalists(study, selection)),
+        f"  measured optimism of the search: {winner.searched:.4f} - "
+        f"{selection.estimate(winner).mean:.4f} = {optimism:.4f}",
+    ]
+    if selection.simpler is not None:
+        simpler = selection.of(selection.simpler)
+        lines.append(
+            f"  simpler: trial {simpler.trial}, {simpler.weights:,} weights, is within one "
+            "standard error of the winner"
+        )
+    return lines
+
+
+def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
+    ablation = study.user_attrs.get("ablation", {})
+    if ablation.get("trial") != winner:
+        return []
+    return [
+        "",
+        f"Ablation: what each choice buys, turned back alone to {ablation['baseline']}'s (mean and "
+        f"95 % interval over {ablation['repeats']} paired repeats)",
+        *(f"  {effect_line(effect, ablation['held_out'])}" for effect in effects_of(ablation)),
+    ]
 
 
 def _validation_lines(
@@ -165,12 +231,62 @@ def _validation_lines(
     return lines
 
 
+def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> list[str]:
+    """The winner's scores, what is no single model's, and how it compares with the report's."""
+    scores, seeds = winner["metrics"], winner["seeds"]
+    spread = f"mean ± SD over {seeds} seeds" if seeds > 1 else "1 seed"
+    over = f"{winner['patients']} patients" if winner["patients"] else f"{winner['images']} images"
+    lines = [
+        f"Test (retrained on all training images, {winner['epochs']} epochs; {spread}, 95 % "
+        f"interval over {over} and seeds)",
+        *_score_lines(metric, scores, "test"),
+    ]
+    further = [name for name in test_metrics(scores) if not name.startswith(metric)]
+    lines += [f"  {name} {_with_spread(scores, f'test_{name}')}" for name in further]
+    labels = {"ensemble": f"ensemble of the {seeds} seeds"}
+    labels["ensemble_averaged"] = labels["ensemble"] + ", mean over flips and quarter turns"
+    for suffix, label in labels.items():
+        for name in (metric, f"{metric}_pooled"):
+            if f"test_{name}_{suffix}" in scores:
+                value = scores[f"test_{name}_{suffix}"]
+                lines.append(f"  {name} {value:.4f}  ({label}; no single model)")
+    if winner["compared_with"] is not None:
+        other = study.get_trials(deepcopy=False)[winner["compared_with"]]
+        lines.append(
+            f"Against {describe(other)}, the report's best, retrained the same way (paired over "
+            f"{over})"
+        )
+        for name in (metric, f"{metric}_pooled"):
+            if f"difference_{name}" in scores:
+                low, high = (scores[f"difference_{name}_{end}"] for end in ("low", "high"))
+                lines.append(
+                    f"  {name} {scores[f'difference_{name}']:+.4f} [{low:+.4f}, {high:+.4f}] "
+                    f"(from {scores[f'report_{name}']:.4f}); "
+                    f"P(winner better) {scores[f'p_better_{name}']:.3f}"
+                )
+    return lines
+
+
+def test_metrics(scores: Mapping[str, float]) -> list[str]:
+    """The test metrics' own names, without those of classes."""
+    tests = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
+    ends = ("_sd", "_low", "_high", "_ensemble", "_averaged")
+    return [name for name in tests if not name.endswith(ends) and "_seed_" not in name]
+
+
+def _with_spread(scores: Mapping[str, float], name: str) -> str:
+    text = f"{scores[name]:.4f}"
+    if f"{name}_sd" in scores:
+        text += f" ± {scores[f'{name}_sd']:.4f}"
+    if f"{name}_low" in scores:
+        text += f" [{scores[f'{name}_low']:.4f}, {scores[f'{name}_high']:.4f}]"
+    return text
+
+
 def _score_lines(metric: str, scores: Mapping[str, float], prefix: str) -> list[str]:
     labels = {metric: "mean over images", f"{metric}_pooled": "pooled over pixels"}
-    lines = []
-    for name, label in labels.items():
-        if f"{prefix}_{name}" in scores:
-            deviation = scores.get(f"{prefix}_{name}_sd")
-            spread = "" if deviation is None else f" ± {deviation:.4f}"
-            lines.append(f"  {metric} {scores[f'{prefix}_{name}']:.4f}{spread}  ({label})")
-    return lines
+    return [
+        f"  {metric} {_with_spread(scores, f'{prefix}_{name}')}  ({label})"
+        for name, label in labels.items()
+        if f"{prefix}_{name}" in scores
+    ]

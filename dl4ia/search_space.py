@@ -97,6 +97,7 @@ class SpaceModule(Protocol):
     SPACE: Space
     REPORT_MODELS: dict[str, Point]
     REPORT_NOTE: str  # what to bear in mind when they are compared with the other trials
+    BASELINE: str  # the report model that an ablation turns the winner's choices back to
     REFERENCE_MODELS: dict[str, Point]  # further named points, run after the report's
 
 

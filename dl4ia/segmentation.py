@@ -1,6 +1,8 @@
 """The segmentation task: how its points become networks, and how these are scored."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from torch import Tensor, nn
 from dl4ia.data.dataset import Dataset
 from dl4ia.metrics import PixelCounts
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
+from dl4ia.objects import ObjectCounts, object_dice, object_hausdorff
 from dl4ia.pictures import draw_segmentations
 from dl4ia.search_space import settings_of
-from dl4ia.surfaces import hausdorff_95, surface_dice
+from dl4ia.statistics import Scores
+from dl4ia.surfaces import boundary_scores
 
 EVALUATION_BATCH = 16  # images; fixed, so that scoring does not depend on what is tuned
 
@@ -55,14 +59,43 @@ class SegmentationTask:
         ]
         return torch.cat(parts)
 
-    def further_metrics(self, predictions: Tensor, dataset: Dataset) -> dict[str, float]:
-        """surface_dice_1px, surface_dice_2px and hausdorff_95 (pixels), means over images."""
-        scores = {
-            f"surface_dice_{tolerance}px": surface_dice(predictions, dataset.labels, tolerance)
-            for tolerance in (1, 2)
+    def probabilities(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """(N, 2, H, W) float32 on the CPU."""
+        pairs = self._predictions(model, dataset, device)
+        return torch.cat([logits.float().softmax(1).cpu() for logits, _ in pairs])
+
+    def averaged_probabilities(
+        self, model: nn.Module, dataset: Dataset, device: torch.device
+    ) -> Tensor:
+        """The mean over flips, and quarter turns too where the images are square: 8 or 4 views."""
+        height, width = dataset.images.shape[2:]
+        total = torch.zeros(len(dataset), len(self.classes), height, width)
+        views = list(product((False, True), (0, 1, 2, 3) if height == width else (0, 2)))
+        for flipped, turns in views:
+            images = dataset.images.flip(3) if flipped else dataset.images
+            turned = replace(dataset, images=images.rot90(turns, (2, 3)))
+            found = self.probabilities(model, turned, device).rot90(-turns, (2, 3))
+            total += found.flip(3) if flipped else found
+        return total / len(views)
+
+    def image_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, Scores]:
+        """dice, dice_pooled, iou; the boundary's; and the contest's object by object (pixels)."""
+        masks, labels = probabilities.argmax(1), dataset.labels
+        counts = PixelCounts.of(masks, labels)
+        twice, pixels = 2 * counts.both, counts.predicted + counts.labelled
+        return {
+            "dice": Scores.of(counts.dice()),
+            "dice_pooled": Scores.of(twice, pixels),
+            "iou": Scores.of(counts.iou()),
+            **{name: Scores.of(values) for name, values in boundary_scores(masks, labels).items()},
+            "object_f1": Scores.of(ObjectCounts.of(masks, labels).f1()),
+            "object_dice": Scores.of(object_dice(masks, labels)),
+            "object_hausdorff": Scores.of(object_hausdorff(masks, labels)),
         }
-        scores["hausdorff_95"] = hausdorff_95(predictions, dataset.labels)
-        return {name: values.mean().item() for name, values in scores.items()}
+
+    def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:
+        """None."""
+        return {}
 
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path

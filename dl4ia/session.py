@@ -1,6 +1,7 @@
 """Everything that a study needs, checked and opened: nothing is written before all is checked."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 import torch
@@ -59,6 +60,11 @@ class Session:
     def data(self) -> DatasetRecord:
         """The training data, for MLflow."""
         return dataset_record(self.identity, self.source.description, len(self.dataset))
+
+    @property
+    def page(self) -> Path:
+        """The report page."""
+        return self.arguments.out / "reports" / self.name / "index.html"
 
     @property
     def validation(self) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import gammaln
 from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
 DRAWS = 4000  # of a bootstrap: the ends of a 95 % interval then move by a hundredth of it
+LARGEST_DRAW = 1 << 22  # numbers at once
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,23 @@ class Scores:
     denominator: np.ndarray
 
     @staticmethod
-    def of_means(values: np.ndarray) -> "Scores":
-        """Of a metric that is a mean over images: (S, N) values."""
-        return Scores(values, np.ones_like(values))
+    def of(numerator: ArrayLike, denominator: ArrayLike = 1.0) -> "Scores":
+        """Of one seed: (N,) numbers; of a metric that is a mean over images, its values alone."""
+        above = np.atleast_2d(np.asarray(numerator, dtype=float))
+        return Scores(above, np.broadcast_to(np.asarray(denominator, dtype=float), above.shape))
+
+    @staticmethod
+    def of_seeds(scores: "Sequence[Scores]") -> "Scores":
+        """All seeds' in one."""
+        return Scores(
+            np.concatenate([each.numerator for each in scores]),
+            np.concatenate([each.denominator for each in scores]),
+        )
 
     def by_seed(self) -> np.ndarray:
-        """(S,) values."""
-        return np.asarray(self.numerator.sum(1) / self.denominator.sum(1))
+        """(S,) values; NaN where the denominators are all 0."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(self.numerator.sum(1) / self.denominator.sum(1))
 
     def mean(self) -> float:
         """The mean over seeds."""
@@ -104,19 +116,26 @@ def bootstrap(
     else:
         names, cluster_of = np.unique(np.asarray(clusters), return_inverse=True)
         count = len(names)
-    drawn = generator.multinomial(count, np.full(count, 1 / count), draws)  # (draws, clusters)
-    times = drawn[:, cluster_of].astype(float)  # (draws, N): how often each image is taken
-    values = []
-    for each in scores:
-        ratios = (times @ each.numerator.T) / (times @ each.denominator.T)  # (draws, S)
-        seeds = ratios.shape[1]
-        chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
-        values.append((ratios * chosen).sum(1) / seeds)
-    return np.stack(values)
+    values = np.empty((len(scores), draws))
+    at_once = max(1, LARGEST_DRAW // images)
+    for start in range(0, draws, at_once):
+        part = slice(start, min(start + at_once, draws))
+        size = part.stop - start
+        drawn = generator.multinomial(count, np.full(count, 1 / count), size)
+        times = drawn[:, cluster_of].astype(float)  # (size, N): how often each image is taken
+        for row, each in zip(values, scores, strict=True):
+            with np.errstate(invalid="ignore"):
+                ratios = (times @ each.numerator.T) / (times @ each.denominator.T)  # (size, S)
+            seeds = ratios.shape[1]
+            chosen = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size)
+            row[part] = (ratios * chosen).sum(1) / seeds
+    return values
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
-    """The 95 % percentile interval of bootstrap values."""
+    """The 95 % percentile interval of bootstrap values; of what is NaN in every draw, NaN."""
+    if np.isnan(values).all():
+        return np.nan, np.nan
     low, high = np.nanquantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 

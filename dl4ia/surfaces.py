@@ -10,6 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def boundary_scores(predictions: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """surface_dice_1px, surface_dice_2px and hausdorff_95, (N,) each, of (N, H, W) masks."""
+    scores = {
+        f"surface_dice_{tolerance}px": surface_dice(predictions, labels, tolerance)
+        for tolerance in (1, 2)
+    }
+    return scores | {"hausdorff_95": hausdorff_95(predictions, labels)}
+
+
 def surface_dice(predictions: Tensor, labels: Tensor, tolerance: float) -> Tensor:
     """(N,) share of both boundaries that lies within `tolerance` pixels of the other one.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
+from dl4ia.statistics import Scores
 
 
 class Task(Protocol):
@@ -36,8 +37,22 @@ class Task(Protocol):
         """The likeliest class of every label: (N, H, W) uint8 masks or (N,) classes."""
         ...
 
-    def further_metrics(self, predictions: Tensor, dataset: Dataset) -> dict[str, float]:
-        """What takes too long for every epoch; means over all images."""
+    def probabilities(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """(N, classes, …) float32 on the CPU."""
+        ...
+
+    def averaged_probabilities(
+        self, model: nn.Module, dataset: Dataset, device: torch.device
+    ) -> Tensor | None:
+        """The mean over the views in which an image means the same; None where there is but one."""
+        ...
+
+    def image_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, Scores]:
+        """Every metric, image by image, `metric` among them; some take too long for every epoch."""
+        ...
+
+    def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:
+        """The metrics that are no ratio of sums over images."""
         ...
 
     def draw(

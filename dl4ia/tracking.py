@@ -56,7 +56,8 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
 
-Kind = Literal["study", "trial", "winner", "replication"]
+Kind = Literal["study", "trial", "repeat", "winner", "replication"]
+WRITTEN_AT_ONCE: tuple[Kind, ...] = ("trial", "repeat", "winner")
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 RUNS_PER_PAGE = 1000
@@ -126,15 +127,16 @@ class Tracker:
     def find(self, study: str, kind: Kind, tag: str = "dl4ia.trial") -> dict[str, str]:
         """The value of `tag` (or "") -> id, of the runs of that kind; the newest of several.
 
-        A trial or winner that is RUNNING was cut off while it was written, and is left out.
+        What is RUNNING was cut off while it was written, and is left out; but a study may be.
         """
         runs = self._search(study, kind, "" if kind == "study" else "status != 'RUNNING'")
         return {run.data.tags.get(tag, ""): run.info.run_id for run in runs}
 
-    def discard_unfinished(self, study: str, kind: Literal["trial", "winner"]) -> None:
+    def discard_unfinished(self, study: str) -> None:
         """Delete the runs that `find` leaves out. Only while no other process writes the study."""
-        for run in list(self._search(study, kind, "status = 'RUNNING'")):
-            self._client.delete_run(run.info.run_id)
+        for kind in WRITTEN_AT_ONCE:
+            for run in list(self._search(study, kind, "status = 'RUNNING'")):
+                self._client.delete_run(run.info.run_id)
 
     def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:
         quote = "'" if '"' in study else '"'

@@ -1,5 +1,6 @@
 """The winner of a finished search: retrained, scored once, pictured, registered."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,37 +14,43 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia import evaluation, pictures
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.records import winner_record
 from dl4ia.report import plural
-from dl4ia.selection import choose_winner
+from dl4ia.scoring import score, summary, table
+from dl4ia.selection import Selection
 from dl4ia.session import Session
 
+SCORES = "test_scores.csv"  # of every seed and image
 EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
 
 
-def score_winner(session: Session) -> None:
-    """Retrain and score the best trial, and write it into the study, unless that was done before.
+def score_winner(session: Session, selection: Selection) -> None:
+    """Retrain the winner, and the report's best model beside it, score both, and write the study.
 
     Raises InputError where the test set was opened for something else, or retraining fails.
     """
     study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
-    if winner_is_scored(session):
+    if winner_is_scored(session, selection):
         return
-    trial = choose_winner(study)
+    trial = study.get_trials(deepcopy=False)[selection.winner]
     candidate = evaluation.Candidate(trial.number, seeds, epochs)
-    evaluation.check_test_lock(study, candidate, session.arguments.open_test_again)
+    evaluation.check_test_lock(study, candidate, session.arguments.reopen_test)
     start = datetime.now()
     history = _validation_history(session, trial)
     retrainings = _retrain(session, trial.number, trial.params, seeds, epochs)
+    others = _retrain_report_model(session, selection)
     environment, device = session.environment, session.objective.device
     test = evaluation.open_test_set(study, session.source, candidate, environment)
-    metrics = evaluation.score(session.task, retrainings, test, device)
+    scored = score(session.task, [each.model for each in retrainings], test, device)
+    other = score(session.task, [each.model for each in others], test, device) if others else None
     histories = [retraining.history for retraining in retrainings]
     folder = _folder(session, trial.number)
     # The first seed's model, never the best one's on the test set.
     files = session.task.draw(retrainings[0].model, test, device, folder)
     pictures.draw_history(history, histories, session.task.metric, folder / "history.png")
+    rows = table({"winner": scored} | ({"report model": other} if other else {}), test)
+    _write_csv(rows, folder / SCORES)
     winner = {
         "trial": trial.number,
         "opening": len(study.user_attrs["test_openings"]),
@@ -51,24 +58,45 @@ def score_winner(session: Session) -> None:
         "weights": trial.user_attrs["weights"],
         "seeds": seeds,
         "epochs": epochs,
-        "metrics": {name: values[-1] for name, values in history.items()} | metrics,
+        "metrics": {name: values[-1] for name, values in history.items()}
+        | summary(scored, other, test.groups),
+        "images": len(test),
+        "patients": len(set(test.groups)) if test.groups else None,
+        "compared_with": selection.report_model if others else None,
         "retrainings": histories,
         "commits": sorted({retraining.commit for retraining in retrainings}),
         "test_fingerprint": test.fingerprint(),
         "start": start.isoformat(),
         "end": datetime.now().isoformat(),
         "pictures": [str(file) for file in [*files, folder / "history.png"]],
+        "scores": str(folder / SCORES),
     }
     study.set_user_attr("winner", winner)
 
 
-def winner_is_scored(session: Session) -> bool:
-    """Whether the study has the score of its best trial, as long, and of as many seeds."""
+def winner_is_scored(session: Session, selection: Selection) -> bool:
+    """Whether the study has the winner's score, as long, and of as many seeds."""
     known: dict[str, Any] = session.study.user_attrs.get("winner", {})
-    if known.get("trial") != choose_winner(session.study).number:
+    if known.get("trial") != selection.winner:
         return False
     enough = bool(known["seeds"] >= session.arguments.seeds)
     return enough and bool(known["epochs"] == session.retraining_epochs)
+
+
+def _retrain_report_model(session: Session, selection: Selection) -> list[evaluation.Retraining]:
+    """The best report model's retrainings; none where it is the winner, fails, or is missing."""
+    number = selection.report_model
+    if number is None or number == selection.winner:
+        return []
+    point = session.study.get_trials(deepcopy=False)[number].params
+    seeds, epochs = session.arguments.seeds, session.retraining_epochs
+    try:
+        return _retrain(session, number, point, seeds, epochs)
+    except InputError as error:
+        if not isinstance(error.__cause__, TrialFailure):
+            raise
+        print(f"The winner is compared with no report model: {error.__cause__}", flush=True)
+        return []
 
 
 def _validation_history(session: Session, trial: FrozenTrial) -> dict[str, list[float]]:
@@ -103,8 +131,8 @@ def winner_is_tracked(session: Session) -> bool:
     return str(session.study.user_attrs["winner"]["opening"]) in written
 
 
-def track_winner(session: Session, parent: str) -> None:
-    """Write the recorded winner, its pictures and its model into MLflow, unless they are there.
+def track_winner(session: Session, parent: str, page: Path) -> None:
+    """Write the recorded winner, its pictures, report page and model into MLflow, if missing.
 
     The run is RUNNING until all of it is written: one cut off is discarded and written again.
     """
@@ -115,6 +143,10 @@ def track_winner(session: Session, parent: str) -> None:
     run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
     files = [Path(name) for name in winner["pictures"]]
     session.tracker.log_files(run, [file for file in files if file.exists()], "pictures")
+    if Path(winner["scores"]).exists():
+        session.tracker.log_files(run, [Path(winner["scores"])], "scores")
+    if page.exists():
+        session.tracker.log_files(run, [page], "report")
     (first,) = _retrain(session, winner["trial"], winner["point"], 1, winner["epochs"])
     _register(session, run, first.model, winner)
     session.tracker.close(run, "FINISHED", record.end)
@@ -152,6 +184,16 @@ def _retrain(
             )
             for number, file in enumerate(files)
         ]
+
+
+def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
+    try:
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
+import shlex
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
@@ -13,11 +15,20 @@ from dl4ia.addresses import hide_password
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Source
 from dl4ia.errors import InputError, first_line
+from dl4ia.finalists import (
+    ablation_is_done,
+    current_selection,
+    repeats_are_tracked,
+    run_ablation,
+    run_finalists,
+    track_repeats,
+)
 from dl4ia.records import study_record, trial_record
 from dl4ia.search_space import SpaceModule
-from dl4ia.selection import ranked_trials
+from dl4ia.selection import Selection, ranked_trials
 from dl4ia.session import Length, Session, open_session
 from dl4ia.study import FINISHED, finished_trials, search
+from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
 from dl4ia.tracking import Status, TrackingError
 from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
@@ -49,12 +60,16 @@ def run_study(
     if missing > 0:
         print(report.unfinished(session.study, task.metric, missing))
         return
+    selection = current_selection(session)
+    assert selection is not None  # it has been scored
     print(
         report.summary(
             session.study,
+            selection,
             task.metric,
             searched,
             session.validation,
+            session.page,
             hide_password(session.storage),
             session.tracking_uri,
         )
@@ -65,22 +80,32 @@ def _is_complete(session: Session) -> bool:
     """Whether there is nothing left to do but to print the summary."""
     if len(finished_trials(session.study)) < session.arguments.trials:
         return False
-    if not winner_is_scored(session):
+    selection = current_selection(session)
+    if selection is None or not winner_is_scored(session, selection):
+        return False
+    if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
     ended = session.study.get_trials(deepcopy=False, states=FINISHED)
     tracked = session.tracker.find(session.name, "trial").keys()
-    return {str(trial.number) for trial in ended} <= tracked and winner_is_tracked(session)
+    return (
+        {str(trial.number) for trial in ended} <= tracked
+        and repeats_are_tracked(session)
+        and winner_is_tracked(session)
+    )
 
 
 def _run(session: Session) -> None:
-    """Whatever is missing of the search and of the winner."""
+    """Whatever is missing of the search, the finalists and the winner."""
     parent = _open_parent(session)
     status: Status = "KILLED"
     try:
         _search(session, parent)
         if len(finished_trials(session.study)) >= session.arguments.trials:
-            score_winner(session)
-            track_winner(session, parent)
+            selection = run_finalists(session)
+            run_ablation(session, selection)
+            track_repeats(session, parent)
+            score_winner(session, selection)
+            track_winner(session, parent, _write_page(session, selection))
             status = "FINISHED"
     finally:
         best = _best_value(session)
@@ -88,11 +113,25 @@ def _run(session: Session) -> None:
         session.tracker.close(parent, status, metrics=metrics)
 
 
+def _write_page(session: Session, selection: Selection) -> Path:
+    """The report page, from the study alone."""
+    page = session.page
+    write_study_page(
+        page,
+        session.study,
+        selection,
+        session.task.metric,
+        session.searched,
+        session.validation,
+        " ".join(["python", *map(shlex.quote, sys.argv)]),
+    )
+    return page
+
+
 def _open_parent(session: Session) -> str:
     """The study's MLflow run; the trials that MLflow has missed are written."""
     tracker, name = session.tracker, session.name
-    tracker.discard_unfinished(name, "trial")
-    tracker.discard_unfinished(name, "winner")
+    tracker.discard_unfinished(name)
     runs = tracker.find(name, "study")
     if runs:
         parent = next(iter(runs.values()))

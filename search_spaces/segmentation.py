@@ -98,6 +98,8 @@ REPORT_NOTE = (
     "they get the epochs of every other trial."
 )
 
+BASELINE = "baseline"
+
 # Where a practitioner would begin today; enqueued after the report's models, no result of a search.
 REFERENCE_MODELS: dict[str, Point] = {
     "modern_unet": {

@@ -1,4 +1,3 @@
-import statistics
 from pathlib import Path
 
 import optuna
@@ -16,7 +15,6 @@ from dl4ia.evaluation import (
     open_test_set,
     retrain,
     retraining_seed,
-    score,
 )
 from dl4ia.segmentation import SegmentationTask
 from search_spaces.segmentation import REPORT_MODELS
@@ -101,22 +99,11 @@ def test_another_winner_needs_the_users_word_and_is_counted() -> None:
     open_test_set(study, EmbeddedGlands(), known, ENVIRONMENT)
     check_test_lock(study, known, again=False)
     for candidate in (other, Candidate(5, 4, 9), Candidate(5, 3, 10)):
-        with pytest.raises(InputError, match="--open-test-again"):
+        with pytest.raises(InputError, match="--reopen-test"):
             check_test_lock(study, candidate, again=False)
     check_test_lock(study, other, again=True)
     open_test_set(study, EmbeddedGlands(), other, ENVIRONMENT)
     assert [opening["trial"] for opening in study.user_attrs["test_openings"]] == [5, 8]
-
-
-def test_scores_are_means_and_deviations_over_seeds(train: Dataset, tmp_path: Path) -> None:
-    retrainings = [run(train, tmp_path / f"{seed}.pt", seed)[0] for seed in (1, 2, 3)]
-    scores = score(TASK, retrainings, train, CPU)
-    each = [TASK.evaluate(retraining.model, train, CPU)["dice"] for retraining in retrainings]
-    assert len(set(each)) == 3
-    assert scores["test_dice"] == pytest.approx(statistics.fmean(each))
-    assert scores["test_dice_sd"] == pytest.approx(statistics.stdev(each))
-    assert scores["test_dice_seed_1"] == each[1]
-    assert "test_dice_sd" not in score(TASK, retrainings[:1], train, CPU)
 
 
 def test_a_file_that_cannot_be_written_is_named(train: Dataset, tmp_path: Path) -> None:

@@ -1,14 +1,11 @@
 """Metrics of masks and classes that can be counted by hand."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
 from dl4ia.metrics import (
     PixelCounts,
-    class_accuracies,
     confusion_matrix,
     expected_calibration_error,
 )
@@ -75,14 +72,6 @@ def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
     labels, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
     counts = confusion_matrix(labels, predictions, 4)
     assert counts.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 0, 0, 0]]
-
-
-def test_the_accuracy_of_each_class() -> None:
-    labels, predictions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
-    accuracies = class_accuracies(labels, predictions, 4)
-    assert accuracies.dtype == torch.float64
-    assert accuracies[:3].tolist() == [1 / 2, 1, 2 / 3]
-    assert math.isnan(accuracies[3])
 
 
 def of_two_classes(*first: float) -> Tensor:

@@ -32,12 +32,13 @@ def test_two_stains_are_red_and_green() -> None:
     assert displayable(torch.ones(3, 4, 5)).shape == (4, 5, 3)
 
 
-def test_the_reports_image_the_worst_and_the_best_are_drawn(tmp_path: Path) -> None:
+def test_the_reports_image_the_worst_the_median_and_the_best_are_drawn(tmp_path: Path) -> None:
     dataset: Dataset = EmbeddedGlands().train().subset(range(6))
     predictions = dataset.labels.clone()
     predictions[3] = 1 - predictions[3]
     files = draw_segmentations(dataset, predictions, tmp_path)
-    assert [file.name for file in files] == ["test_image_05.png", "test_worst.png", "test_best.png"]
+    names = [f"test_{name}.png" for name in ("image_05", "worst", "median", "best")]
+    assert [file.name for file in files] == names
     for file in files:
         pixels = np.asarray(Image.open(file).convert("RGB"))
         assert pixels.shape[1] > 1000 and pixels.std() > 20

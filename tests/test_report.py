@@ -38,7 +38,7 @@ def test_the_leaderboard_has_the_best_and_every_report_model() -> None:
     study.add_trial(trial(TrialState.COMPLETE, 0.1, point="baseline", report_model="baseline"))
     study.add_trial(trial(TrialState.PRUNED, 0.99))
     study.add_trial(trial(TrialState.FAIL, None, report_model="unet", failure="out of memory"))
-    lines = leaderboard(study, "dice", ["baseline", "unet", "resnet"]).splitlines()
+    lines = table(leaderboard(study, "dice", ["baseline", "unet", "resnet"])).splitlines()
     assert len(lines) == 1 + 10 + 1 + 2
     assert lines[1].split()[:3] == ["1", "0", "0.9000"]
     assert lines[11].split()[0] == "21" and lines[11].endswith("baseline (report)")

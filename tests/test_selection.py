@@ -1,37 +1,151 @@
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from dl4ia.errors import InputError
-from dl4ia.selection import choose_winner, ranked_trials
+from dl4ia.errors import InputError, TrialFailure
+from dl4ia.selection import (
+    Selection,
+    best_trial,
+    choose_finalists,
+    ranked_trials,
+    select,
+    winner_of_search,
+)
+
+COMPLETE, PRUNED = TrialState.COMPLETE, TrialState.PRUNED
 
 
 def study_of(*trials: tuple[float, int, TrialState]) -> optuna.Study:
+    """Each with a point of its own: x is the trial's number."""
     study = optuna.create_study(direction="maximize")
-    for value, weights, state in trials:
-        study.add_trial(
-            create_trial(
-                value=value if state != TrialState.FAIL else None,
-                state=state,
-                user_attrs={"weights": weights, "failure": "epoch 2: out of memory"},
-            )
-        )
+    for number, (value, weights, state) in enumerate(trials):
+        add(study, number, value, weights, state)
     return study
 
 
-def test_the_best_completed_trial_wins() -> None:
-    complete, pruned = TrialState.COMPLETE, TrialState.PRUNED
-    study = study_of((0.7, 10, complete), (0.9, 10, pruned), (0.8, 10, complete))
-    assert choose_winner(study).number == 2
+def add(
+    study: optuna.Study, x: float, value: float, weights: int, state: TrialState, **attributes: str
+) -> None:
+    study.add_trial(
+        create_trial(
+            value=value if state != TrialState.FAIL else None,
+            state=state,
+            params={"x": float(x)},
+            distributions={"x": FloatDistribution(0, 100)},
+            user_attrs={"weights": weights, "failure": "epoch 2: out of memory"} | attributes,
+        )
+    )
+
+
+@dataclass
+class Known:
+    """Repeats whose values are known: x of a point -> one value a repeat; None fails."""
+
+    values: Mapping[float, list[float | None]]
+    held_out: float = 0.25
+    trained: list[tuple[float, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
+        self.trained.append((point["x"], number))
+        found = self.values[point["x"]][number]
+        if found is None:
+            raise TrialFailure("epoch 1: loss is nan")
+        return found
+
+
+def selected(study: optuna.Study, repeats: Known, count: int = 5) -> Selection:
+    trials = choose_finalists(study, count)
+    return select(trials, repeats, lambda: None, lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_the_best_completed_trial_leads() -> None:
+    study = study_of((0.7, 10, COMPLETE), (0.9, 10, PRUNED), (0.8, 10, COMPLETE))
+    assert best_trial(study).number == 2
     assert [trial.number for trial in ranked_trials(study)] == [2, 0]
+    assert winner_of_search(study).winner == 2
 
 
-def test_of_equals_the_one_with_fewer_weights_wins() -> None:
-    complete = TrialState.COMPLETE
-    study = study_of((0.7, 30, complete), (0.7, 10, complete), (0.7, 20, complete))
+def test_of_equals_the_one_with_fewer_weights_leads() -> None:
+    study = study_of((0.7, 30, COMPLETE), (0.7, 10, COMPLETE), (0.7, 20, COMPLETE))
     assert [trial.number for trial in ranked_trials(study)] == [1, 2, 0]
 
 
 def test_without_a_completed_trial_the_last_failure_is_named() -> None:
     with pytest.raises(InputError, match="epoch 2: out of memory"):
-        choose_winner(study_of((0.0, 1, TrialState.FAIL)))
+        choose_finalists(study_of((0.0, 1, TrialState.FAIL)), 5)
+
+
+def test_finalists_are_different_points_and_the_best_report_model() -> None:
+    study = optuna.create_study(direction="maximize")
+    add(study, 1, 0.5, 10, COMPLETE, report_model="weak")
+    add(study, 2, 0.6, 10, COMPLETE, report_model="strong")
+    add(study, 3, 0.9, 10, COMPLETE)
+    add(study, 3, 0.88, 10, COMPLETE)  # the same point again
+    add(study, 4, 0.8, 10, COMPLETE)
+    add(study, 5, 0.7, 10, COMPLETE)
+    assert [trial.number for trial in choose_finalists(study, 2)] == [2, 4, 1]
+    assert [trial.number for trial in choose_finalists(study, 4)] == [2, 4, 5, 1]
+
+
+def test_the_best_mean_over_repeats_wins_and_not_the_best_of_the_search() -> None:
+    study = study_of((0.90, 30, COMPLETE), (0.88, 20, COMPLETE))
+    selection = selected(study, Known({0.0: [0.80, 0.84, 0.82], 1.0: [0.83, 0.84, 0.85]}))
+    assert selection.winner == 1
+    assert [each.trial for each in selection.finalists] == [1, 0]
+    assert selection.estimate(selection.of(1)).mean == pytest.approx(0.84)
+    assert selection.of(0).searched == 0.9
+    assert selection.report_model is None
+    assert Selection.from_record(selection.as_record()) == selection
+
+
+def test_the_weak_are_given_up_early_by_a_paired_test() -> None:
+    """Trial 1 is 0.2 behind on every repeat, whatever the repeat; trial 2 now and then."""
+    study = study_of((0.9, 10, COMPLETE), (0.8, 10, COMPLETE), (0.7, 10, COMPLETE))
+    repeats = Known(
+        {
+            0.0: [0.90, 0.80, 0.85, 0.88],
+            1.0: [0.70, 0.61, 0.64, 0.68],
+            2.0: [0.85, 0.84, 0.80, 0.87],
+        }
+    )
+    selection = selected(study, repeats)
+    assert selection.of(1).given_up == "below the leader after 2 repeats"
+    assert selection.of(1).values == (0.70, 0.61)
+    assert [each.trial for each in selection.finalists] == [0, 2, 1]
+    assert len(repeats.trained) == 10
+
+
+def test_a_smaller_one_within_a_standard_error_is_named() -> None:
+    study = study_of((0.9, 900, COMPLETE), (0.9, 50, COMPLETE), (0.9, 5, COMPLETE))
+    values: dict[float, list[float | None]] = {
+        0.0: [0.86, 0.80, 0.83],
+        1.0: [0.81, 0.84, 0.83],
+        2.0: [0.80, 0.75, 0.76],
+    }
+    selection = selected(study, Known(values))
+    assert selection.winner == 0 and selection.simpler == 1
+
+
+def test_a_finalist_that_fails_cannot_win() -> None:
+    study = study_of((0.9, 10, COMPLETE), (0.8, 10, COMPLETE))
+    selection = selected(study, Known({0.0: [0.95, None], 1.0: [0.7, 0.7]}))
+    assert selection.winner == 1
+    assert selection.of(0).given_up == "failed on repeat 2: epoch 1: loss is nan"
+    with pytest.raises(InputError, match="every finalist failed; of trial"):
+        selected(study, Known({0.0: [None, None], 1.0: [None, None]}))
+
+
+def test_the_best_report_model_is_the_best_of_the_repeats() -> None:
+    study = optuna.create_study(direction="maximize")
+    add(study, 0, 0.9, 10, COMPLETE, report_model="first")
+    add(study, 1, 0.8, 10, COMPLETE, report_model="second")
+    selection = selected(study, Known({0.0: [0.7, 0.72], 1.0: [0.8, 0.81]}))
+    assert selection.report_model == selection.winner == 1

@@ -65,7 +65,7 @@ def scores_of(generator: np.random.Generator, patients: int, images: int, spread
     by_image = generator.normal(0, 0.1, patients * images)
     by_seed = generator.normal(0, 0.01, (5, 1))
     rest = generator.normal(0, 0.02, (5, patients * images))
-    return Scores.of_means(0.8 + by_patient + by_image + by_seed + rest)
+    return Scores.of(0.8 + by_patient + by_image + by_seed + rest)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])
@@ -87,7 +87,7 @@ def test_intervals_over_test_images_cover_the_truth(spread: float) -> None:
 def test_seeds_are_drawn_too() -> None:
     """Where all images score alike, the interval is that of the seeds."""
     values = np.repeat([[0.7], [0.8], [0.9]], 20, axis=1)
-    low, high = percentiles(bootstrap([Scores.of_means(values)], None, 0)[0])
+    low, high = percentiles(bootstrap([Scores.of(values)], None, 0)[0])
     assert low == pytest.approx(0.7, abs=0.04)
     assert high == pytest.approx(0.9, abs=0.04)
 
@@ -95,8 +95,8 @@ def test_seeds_are_drawn_too() -> None:
 def test_differences_are_paired_over_images() -> None:
     generator = np.random.default_rng(3)
     images = generator.normal(0.8, 0.1, 60)
-    one = Scores.of_means(np.tile(images, (5, 1)))
-    other = Scores.of_means(np.tile(images - 0.01, (5, 1)))
+    one = Scores.of(np.tile(images, (5, 1)))
+    other = Scores.of(np.tile(images - 0.01, (5, 1)))
     first, second = bootstrap([one, other], None, 0)
     assert first - second == pytest.approx(0.01)
     assert share_positive(first - second) == 1
@@ -107,6 +107,23 @@ def test_pooled_scores_are_ratios_of_sums() -> None:
     scores = Scores(np.array([[2.0, 0.0], [4.0, 4.0]]), np.array([[4.0, 4.0], [4.0, 12.0]]))
     assert scores.by_seed() == pytest.approx([0.25, 0.5])
     assert scores.mean() == pytest.approx(0.375)
+
+
+def test_many_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(5).random((2, 30))
+    whole = bootstrap([Scores.of(values)], None, 0, draws=3000)
+    monkeypatch.setattr("dl4ia.statistics.LARGEST_DRAW", 100)  # three draws at once
+    parts = bootstrap([Scores.of(values)], None, 0, draws=3000)
+    assert np.isfinite(parts).all()
+    assert percentiles(parts) == pytest.approx(percentiles(whole), abs=0.01)
+
+
+def test_what_is_not_among_the_images_has_no_value() -> None:
+    """The accuracy of a class that no test image is of."""
+    nothing = Scores.of([0.0, 0.0], [0.0, 0.0])
+    assert np.isnan(nothing.mean())
+    some = Scores.of([1.0, 0.0, 0.0], [1.0, 0.0, 0.0])  # in some draws the class is missing
+    assert percentiles(bootstrap([some], None, 0)[0]) == (1, 1)
 
 
 def test_ties_count_half() -> None:

@@ -156,7 +156,7 @@ def test_a_trial_that_was_cut_off_is_not_found_and_can_be_discarded(tracker: Tra
     assert tracker.find("cut off", "trial") == {}
     assert tracker.find("cut off", "study") == {"": study}
     whole = tracker.write(replace(TRIAL, study="cut off"), None, None)
-    tracker.discard_unfinished("cut off", "trial")
+    tracker.discard_unfinished("cut off")
     assert [run.info.run_id for run in tracker._search("cut off", "trial", "")] == [whole]
 
 

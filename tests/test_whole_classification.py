@@ -17,7 +17,7 @@ from PIL import Image
 from dl4ia.command_line import parse, study_parser
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.errors import InputError
-from dl4ia.selection import choose_winner
+from dl4ia.selection import best_trial
 from search_spaces.classification import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "classification.py"
@@ -40,7 +40,7 @@ def write_class_folders(folder: Path, train: int = 8, test: int = 4) -> Path:
 
 def command(*flags: str) -> list[str]:
     words = [sys.executable, str(SCRIPT), "--data", FOLDER, "--trials", "10", "--epochs", "3"]
-    return [*words, "--seeds", "2", *flags]
+    return [*words, "--seeds", "2", "--finalists", "0", "--repeats", "2", "--ablate", *flags]
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +66,28 @@ def test_the_summary_has_the_reports_networks_and_both_scores(
     text = (finished / "output.txt").read_text(encoding="utf-8")
     for name in REPORT_MODELS:
         assert f"{name} (report)" in text
-    assert f"Winner: trial {choose_winner(study).number}, " in text  # of equals the smaller one
+    assert f"Winner: trial {best_trial(study).number}, " in text  # of equals the smaller one
     assert f"accuracy {study.best_value:.4f}  (mean over images)" in text
-    assert "Test (retrained on all training images, 3 epochs; mean and SD over 2 seeds)" in text
+    assert "Test (retrained on all training images, 3 epochs; mean ± SD over 2 seeds, " in text
+    assert "calibration_error 0." in text
+    assert "Finalists" not in text
     assert "Validation of the same" not in text  # it is the trial's own length
     assert len(study.trials) == 10
+
+
+def test_every_choice_of_the_winner_is_turned_back(finished: Path, study: optuna.Study) -> None:
+    ablation = study.user_attrs["ablation"]
+    winner, baseline = best_trial(study).params, REPORT_MODELS["exercise_1_4"]
+    assert ablation["trial"] == best_trial(study).number
+    differing = {name for name in winner if name in baseline and winner[name] != baseline[name]}
+    assert {effect["name"] for effect in ablation["effects"]} == differing and differing
+    for effect in ablation["effects"]:
+        assert len(effect["differences"]) == 2 or effect["failure"]
+        assert effect["turned_back"] == baseline[effect["name"]]
+    text = (finished / "output.txt").read_text(encoding="utf-8")
+    assert "Ablation: what each choice buys, turned back alone to exercise_1_4's" in text
+    page = (finished / "mlruns" / "reports" / NAME / "index.html").read_text(encoding="utf-8")
+    assert "<h2>What each choice buys</h2>" in page
 
 
 def test_a_finished_study_only_prints_its_summary_again(

@@ -1,5 +1,6 @@
 """Whole studies, as a user runs them, on a tiny folder of drawn glands."""
 
+import csv
 import json
 import re
 import runpy
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -20,14 +22,19 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from dl4ia.command_line import add_gland_flags, parse, study_parser
+from dl4ia.data.gland_folder import GlandFolder
+from dl4ia.data.images import open_image
 from dl4ia.errors import InputError
+from dl4ia.repeats import kept_repeats
 from dl4ia.segmentation import SegmentationTask
+from dl4ia.selection import Selection
 from dl4ia.study import is_interrupted
 from search_spaces.segmentation import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 NAME = "segmentation-tiny-glands"
-FLAGS = ["--trials", "11", "--epochs", "3", "--retraining-epochs", "4", "--seeds", "2"]
+FLAGS = ["--trials", "11", "--epochs", "3", "--retraining-epochs", "4", "--seeds", "2",
+         "--finalists", "2", "--repeats", "2"]  # fmt: skip
 
 
 def command(folder: Path, *flags: str) -> list[str]:
@@ -72,6 +79,10 @@ def client(finished: Path) -> MlflowClient:
     return MlflowClient(uri, registry_uri=uri)
 
 
+def winner_of(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    return study.trials[study.user_attrs["selection"]["winner"]]
+
+
 def test_exactly_the_trials_asked_for(study: optuna.Study) -> None:
     interrupted = [trial for trial in study.trials if is_interrupted(trial)]
     assert len(interrupted) <= 1  # the signal may have come between two trials
@@ -89,19 +100,63 @@ def test_the_summary(finished: Path, study: optuna.Study) -> None:
     text = (finished / "output.txt").read_text(encoding="utf-8")
     for name in REPORT_MODELS:
         assert f"{name} (report)" in text
-    winner = study.best_trial.number
-    assert f"Winner: trial {winner}, " in text
-    for name, value in study.best_trial.params.items():
+    winner = winner_of(study)
+    assert f"Winner: trial {winner.number}, " in text
+    for name, value in winner.params.items():
         assert f"  {name} = {value}" in text
-    assert f"dice {study.best_value:.4f}  (mean over images)" in text
+    assert f"dice {winner.value:.4f}  (mean over images)" in text
     longer = study.user_attrs["validation"]["history"]["val_dice"]
     assert len(longer) == 4
     assert "Validation of the same over the retrainings' 4 epochs" in text
     assert f"dice {longer[-1]:.4f}  (mean over images)" in text
-    assert "Test (retrained on all training images, 4 epochs; mean and SD over 2 seeds)" in text
-    assert re.search(r"dice 0\.\d{4} ± 0\.\d{4}  \(pooled over pixels\)", text)
+    assert (
+        "Test (retrained on all training images, 4 epochs; mean ± SD over 2 seeds, 95 % interval "
+        "over 6 images and seeds)"
+    ) in text
+    spread = r"0\.\d{4} ± 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]"
+    assert re.search(rf"dice {spread}  \(pooled over pixels\)", text)
+    for name in ("iou", "surface_dice_2px", "object_f1"):
+        assert re.search(rf"  {name} 0\.\d{{4}} ± 0\.\d{{4}}", text)
+    assert "(ensemble of the 2 seeds, mean over flips and quarter turns; no single model)" in text
+    assert "measured optimism of the search: " in text
+    assert "Report page:         mlruns/reports/segmentation-tiny-glands/index.html" in text
     assert "optuna-dashboard sqlite:///mlruns/optuna.db" in text
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in text
+
+
+def test_the_finalists_and_who_wins(study: optuna.Study) -> None:
+    """Distinct points, the best report model among them; the best mean over the repeats wins."""
+    selection = Selection.from_record(study.user_attrs["selection"])
+    assert [each.trial for each in selection.finalists[:1]] == [selection.winner]
+    assert selection.report_model in {each.trial for each in selection.finalists}
+    assert 2 <= len(selection.finalists) <= 3
+    full = [each for each in selection.finalists if not each.given_up]
+    assert selection.estimate(full[0]).mean == max(selection.estimate(each).mean for each in full)
+    winner = study.user_attrs["winner"]
+    assert winner["trial"] == selection.winner
+    is_report_model = selection.report_model == selection.winner
+    assert winner["compared_with"] == (None if is_report_model else selection.report_model)
+
+
+def test_the_scores_of_every_image_are_kept(finished: Path, study: optuna.Study) -> None:
+    winner = study.user_attrs["winner"]
+    with (finished / winner["scores"]).open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "winner"]
+    assert len(rows) == 2 * 6
+    mean = np.mean([float(row["dice"]) for row in rows])
+    assert mean == pytest.approx(winner["metrics"]["test_dice"])
+
+
+def test_the_report_page_opens_without_a_network(finished: Path, study: optuna.Study) -> None:
+    page = (finished / "mlruns" / "reports" / NAME / "index.html").read_text(encoding="utf-8")
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", outside)
+    for section in ("Test", "Finalists", "Search", "Which choices went with good trials",
+                    "What a budget buys", "Where this comes from",
+                    "To make it again"):  # fmt: skip
+        assert f"<h2>{section}</h2>" in page
+    assert outside.count("data:image/png;base64,") == len(study.user_attrs["winner"]["pictures"])
+    assert f"{study.user_attrs['winner']['metrics']['test_dice']:.4f}" in page
 
 
 def test_a_finished_study_only_prints_its_summary_again(
@@ -137,6 +192,7 @@ def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -
     assert "Retraining" not in rebuilt.stdout
     client = MlflowClient(uri, registry_uri=uri)
     assert len(runs_of(client, "segmentation", "trial")) == len(study.trials)
+    assert len(runs_of(client, "segmentation", "repeat")) == len(kept_repeats(study))
     (winner,) = runs_of(client, "segmentation", "winner")
     assert winner.info.status == "FINISHED"
     assert (
@@ -175,18 +231,34 @@ def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) 
         assert data.dataset.digest == tags["dl4ia.data_fingerprint"]
 
 
+def test_mlflow_has_every_repeat_once(study: optuna.Study, client: MlflowClient) -> None:
+    runs = {run.data.tags["dl4ia.row"]: run for run in runs_of(client, "segmentation", "repeat")}
+    kept = kept_repeats(study)
+    assert runs.keys() == kept.keys()
+    assert len(runs) == len(runs_of(client, "segmentation", "repeat"))
+    for key, run in runs.items():
+        assert run.data.params == {name: str(value) for name, value in kept[key]["point"].items()}
+        last = kept[key]["history"]["val_dice"][-1]
+        assert run.data.metrics["val_dice"] == pytest.approx(last)
+    labels = {run.data.tags["dl4ia.point"] for run in runs.values()}
+    assert any(label == f"trial {winner_of(study).number}" for label in labels)
+
+
 def test_the_winner_is_registered_and_loads_without_unpickling(
     finished: Path, study: optuna.Study, client: MlflowClient
 ) -> None:
     (run,) = runs_of(client, "segmentation", "winner")
     record = study.user_attrs["winner"]
-    assert run.data.tags["dl4ia.trial"] == str(study.best_trial.number) == str(record["trial"])
+    assert run.data.tags["dl4ia.trial"] == str(winner_of(study).number) == str(record["trial"])
     assert run.data.metrics["test_dice"] == pytest.approx(record["metrics"]["test_dice"])
     assert run.data.metrics["retraining_epochs"] == record["epochs"] == 4
     assert {len(history["train_loss"]) for history in record["retrainings"]} == {4}
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "pictures")}
-    assert {"pictures/history.png", "pictures/test_worst.png", "pictures/test_best.png",
-            "pictures/test_image_05.png"} <= pictures  # fmt: skip
+    assert {"pictures/history.png", "pictures/test_worst.png", "pictures/test_median.png",
+            "pictures/test_best.png", "pictures/test_image_05.png"} <= pictures  # fmt: skip
+    for folder, file in (("report", "index.html"), ("scores", "test_scores.csv")):
+        (item,) = client.list_artifacts(run.info.run_id, folder)
+        assert item.path == f"{folder}/{file}"
     version = client.get_model_version_by_alias(NAME, "champion")
     assert version.run_id == run.info.run_id
     folder = Path(version.source.removeprefix("file://"))
@@ -202,8 +274,6 @@ def test_the_winner_is_registered_and_loads_without_unpickling(
 def test_the_exported_model_scores_as_the_first_retraining(
     finished: Path, study: optuna.Study, client: MlflowClient
 ) -> None:
-    from dl4ia.data.gland_folder import GlandFolder
-
     version = client.get_model_version_by_alias(NAME, "champion")
     model = mlflow.pyfunc.load_model(version.source)
     test = GlandFolder(finished / "Tiny Glands").test()
@@ -301,10 +371,41 @@ def test_another_study_of_the_name_is_refused_in_one_line(finished: Path) -> Non
     assert [path.stat().st_size for path in databases] == before
 
 
+def test_no_test_file_is_read_before_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole study in which reading one too early ends the run."""
+    write_gland_folder(tmp_path / "Tiny Glands")
+    monkeypatch.chdir(tmp_path)
+    script = runpy.run_path(str(SCRIPT))
+    read: list[Path] = []
+
+    def watched(path: Path, *further: Any) -> Image.Image:
+        if "Test" in path.parts:
+            known = Path("mlruns/optuna.db").exists() and optuna.load_study(
+                study_name=NAME, storage="sqlite:///mlruns/optuna.db"
+            )
+            if not known or "test_openings" not in known.user_attrs:
+                raise AssertionError(f"{path} was read before the test set was opened")
+            read.append(path)
+        return open_image(path, *further)
+
+    monkeypatch.setattr("dl4ia.data.gland_folder.open_image", watched)
+    parser = study_parser("", "", "", "")
+    add_gland_flags(parser)
+    flags = ["--data", "Tiny Glands", "--trials", "2", "--epochs", "1", "--finalists", "1",
+             "--repeats", "2", "--ablate"]  # fmt: skip
+    arguments = parse(parser, flags)
+    with pytest.raises(AssertionError, match="was read before"):
+        GlandFolder(Path("Tiny Glands")).test()  # the watch works
+    script["study"](*arguments)
+    assert len(read) == 12
+
+
 def test_a_new_winner_after_the_opening_needs_the_users_word(
     finished: Path, study: optuna.Study
 ) -> None:
-    """The lock, on the study's own database: a better trial is added by hand."""
+    """The lock, on the study's own database, where the search's best wins without finalists."""
     best = study.best_trial
     better = optuna.trial.create_trial(
         value=0.999,
@@ -313,13 +414,12 @@ def test_a_new_winner_after_the_opening_needs_the_users_word(
         user_attrs=best.user_attrs,
     )
     study.add_trial(better)
-    refused = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
+    words = command(finished, "--finalists", "0")
+    refused = subprocess.run(words, cwd=finished, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "--open-test-again" in refused.stderr.splitlines()[-1]
+    assert "--reopen-test" in refused.stderr.splitlines()[-1]
     assert len(study.user_attrs["test_openings"]) == 1
-    again = subprocess.run(
-        command(finished, "--open-test-again"), cwd=finished, capture_output=True, text=True
-    )
-    assert again.returncode == 0
+    again = subprocess.run([*words, "--reopen-test"], cwd=finished, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
     assert "test set opened 2 times" in again.stdout
     assert json.dumps(study.user_attrs["test_openings"]).count("when") == 2

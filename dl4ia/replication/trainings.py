@@ -172,7 +172,9 @@ class Bench:
             after_epoch()
         seconds = sum(history.pop("seconds"))
         predictions = self.task.predict(model, scored, self.device)
-        further = self.task.further_metrics(predictions, scored)
+        probabilities = self.task.probabilities(model, scored, self.device)
+        scores = self.task.image_scores(probabilities, scored)
+        further = {name: each.mean() for name, each in scores.items()}
         return _Result(history, further, weight_count(model), seconds, predictions)
 
     def _train_numpy(

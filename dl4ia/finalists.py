@@ -1,0 +1,119 @@
+"""What follows the search: the finalists' repeats, and the ablation of who won them."""
+
+from dataclasses import asdict
+
+from optuna.trial import FrozenTrial
+from tqdm import tqdm
+
+from dl4ia.ablation import Effect, ablate, turned_back
+from dl4ia.records import repeat_record
+from dl4ia.repeats import Repeats, kept_repeats, make_repeats
+from dl4ia.report import describe, effect_line, plural
+from dl4ia.selection import Selection, choose_finalists, select, winner_of_search
+from dl4ia.session import Session
+
+
+def run_finalists(session: Session) -> Selection:
+    """Train what is missing of the finalists' repeats, and write who wins into the study.
+
+    Raises InputError where no trial was completed, or every finalist fails.
+    """
+    known = current_selection(session)
+    if known:
+        return known
+    trials = choose_finalists(session.study, session.arguments.finalists)
+    repeats = _repeats(session)
+    epochs = session.identity.epochs
+    print(
+        f"\nFinalists: {plural(len(trials), 'point')} on up to {len(repeats)} fresh splits and "
+        f"seeds, {epochs} epochs each",
+        flush=True,
+    )
+
+    def after_repeat(number: int, trial: FrozenTrial, value: float) -> None:
+        where = f"repeat {number + 1}/{len(repeats)}"
+        tqdm.write(f"  {where}  {value:.4f}  trial {trial.number:>3}  {describe(trial)}")
+
+    with _bar(len(trials) * len(repeats) * epochs) as bar:
+        selection = select(trials, repeats, bar.update, after_repeat)
+    session.study.set_user_attr("selection", selection.as_record())
+    return selection
+
+
+def current_selection(session: Session) -> Selection | None:
+    """Who wins, where that is settled for these trials and as many repeats."""
+    if not session.arguments.finalists:
+        return winner_of_search(session.study)
+    record = session.study.user_attrs.get("selection")
+    if record is None:
+        return None
+    selection = Selection.from_record(record)
+    chosen = choose_finalists(session.study, session.arguments.finalists)
+    same = {each.trial for each in selection.finalists} == {trial.number for trial in chosen}
+    return selection if same and selection.repeats == session.arguments.repeats else None
+
+
+def run_ablation(session: Session, selection: Selection) -> None:
+    """Turn back the winner's choices, and write the effects into the study."""
+    if not session.arguments.ablate or ablation_is_done(session, selection):
+        return
+    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
+    known = [models[session.searched.BASELINE], *models.values()]
+    space, repeats = session.searched.SPACE, _repeats(session)
+    choices = len(turned_back(space, winner, known))
+    print(
+        f"\nAblation: {plural(choices, 'choice')} of trial {selection.winner} turned back to "
+        f"{session.searched.BASELINE}'s, {len(repeats)} repeats each",
+        flush=True,
+    )
+
+    def after_effect(effect: Effect) -> None:
+        tqdm.write("  " + effect_line(effect, repeats.held_out))
+
+    with _bar((choices + 1) * len(repeats) * session.identity.epochs) as bar:
+        label = f"trial {selection.winner}"
+        effects = ablate(space, winner, known, repeats, label, bar.update, after_effect)
+    record = {
+        "trial": selection.winner,
+        "repeats": len(repeats),
+        "held_out": repeats.held_out,
+        "baseline": session.searched.BASELINE,
+        "effects": [asdict(effect) for effect in effects],
+    }
+    session.study.set_user_attr("ablation", record)
+
+
+def ablation_is_done(session: Session, selection: Selection) -> bool:
+    """Whether the study has the effects of this winner's choices over as many repeats."""
+    known = session.study.user_attrs.get("ablation", {})
+    wanted = (selection.winner, session.arguments.repeats)
+    return (known.get("trial"), known.get("repeats")) == wanted
+
+
+def track_repeats(session: Session, parent: str) -> None:
+    """Write into MLflow what it misses of the repeats: one run a training."""
+    kept = kept_repeats(session.study)
+    for key in _untracked(session):
+        record = repeat_record(session.name, session.identity, key, kept[key])
+        session.tracker.write(record, session.data, parent)
+
+
+def repeats_are_tracked(session: Session) -> bool:
+    """Whether MLflow has every training of the repeats."""
+    return not _untracked(session)
+
+
+def _untracked(session: Session) -> list[str]:
+    written = session.tracker.find(session.name, "repeat", "dl4ia.row")
+    return [key for key in kept_repeats(session.study) if key not in written]
+
+
+def _repeats(session: Session) -> Repeats:
+    by_patient = session.arguments.split_by == "patient"
+    groups = session.dataset.groups if by_patient else None
+    return make_repeats(session.study, session.objective, session.arguments.repeats, groups)
+
+
+def _bar(epochs: int) -> tqdm:
+    return tqdm(total=epochs, unit="epoch", disable=None, leave=False)

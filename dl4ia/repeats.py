@@ -1,0 +1,107 @@
+"""Points trained again, on splits and seeds that the search never used.
+
+The same splits and seeds for every point, so that points are compared in pairs. What was trained is
+kept in the study and is not trained again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import optuna
+
+from dl4ia.data.splits import DEFAULT_PARTS, Split, make_splits
+from dl4ia.errors import TrialFailure
+from dl4ia.objective import Objective, derive_seed
+
+KEPT = "repeat "  # how a study's attributes begin that hold a training
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Where points are trained again: each repeat is one split and one seed."""
+
+    study: optuna.Study
+    objective: Objective  # its task, data, length and device; its own splits are the search's
+    splits: tuple[Split, ...]
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    @property
+    def held_out(self) -> float:
+        """Size of the validation parts over that of the training parts."""
+        validation = sum(len(split.validation) for split in self.splits)
+        return validation / sum(len(split.train) for split in self.splits)
+
+    def value(
+        self, point: Mapping[str, Any], number: int, label: str, after_epoch: Callable[[], object]
+    ) -> float:
+        """The validation metric of `point` at the end of training on repeat `number`.
+
+        label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
+        as well.
+        """
+        key = f"{KEPT}{number} of {_digest(point)}"
+        kept = self.study.user_attrs.get(key)
+        if kept is None:
+            kept = self._train(point, number, after_epoch) | {"label": label}
+            self.study.set_user_attr(key, kept)
+        if "failure" in kept:
+            raise TrialFailure(kept["failure"])
+        return float(kept["history"][f"val_{self.objective.task.metric}"][-1])
+
+    def _train(
+        self, point: Mapping[str, Any], number: int, after_epoch: Callable[[], object]
+    ) -> dict[str, Any]:
+        objective = replace(self.objective, splits=(self.splits[number],))
+        seed = repeat_seed(self.objective.seed, number)
+        kept: dict[str, Any] = {
+            "point": dict(point),
+            "repeat": number,
+            "seed": seed,
+            "environment": dict(self.objective.environment),
+            "start": datetime.now().isoformat(),
+        }
+        history: dict[str, list[float]] = {}
+        try:
+            for result in objective.results(point, seed):
+                for name, value in result.items():
+                    history.setdefault(name, []).append(value)
+                after_epoch()
+        except TrialFailure as failure:
+            kept["failure"] = str(failure)
+        return kept | {"history": history, "end": datetime.now().isoformat()}
+
+
+def kept_repeats(study: optuna.Study) -> dict[str, dict[str, Any]]:
+    """All that was trained on repeats, by its key."""
+    return {key: kept for key, kept in study.user_attrs.items() if key.startswith(KEPT)}
+
+
+def make_repeats(
+    study: optuna.Study, objective: Objective, count: int, groups: tuple[str, ...] | None
+) -> Repeats:
+    """`count` repeats: the five folds of a fresh partition of the training data, then of another.
+
+    Folds, so that every five repeats validate each image once. The first repeats stay the same
+    where more are asked for.
+    """
+    strata = objective.task.strata(objective.dataset)
+    splits: list[Split] = []
+    while len(splits) < count:
+        seed = derive_seed(objective.seed, "repeats", len(splits) // DEFAULT_PARTS)
+        splits += make_splits(strata, DEFAULT_PARTS, seed, groups)
+    return Repeats(study, objective, tuple(splits[:count]))
+
+
+def repeat_seed(study_seed: int, number: int) -> int:
+    """The seed of every point's training on repeat `number`."""
+    return derive_seed(study_seed, "repeat", number)
+
+
+def _digest(point: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(dict(point), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,320 @@
+"""A study's report as one self-contained HTML page, read from the study alone."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia import figures, html
+from dl4ia.ablation import effects_of
+from dl4ia.report import describe, effect_line, finalists, leaderboard, plural, test_metrics
+from dl4ia.search_space import SpaceModule
+from dl4ia.selection import Selection
+from dl4ia.statistics import expected_best
+from dl4ia.study import RANDOM_TRIALS
+
+MOST_IMPORTANT = 6  # hyperparameters that are drawn
+
+
+def write_study_page(
+    file: Path,
+    study: optuna.Study,
+    selection: Selection,
+    metric: str,
+    searched: SpaceModule,
+    validation: str,
+    commands: str,
+) -> None:
+    """Everything that a finished study has to say. commands: how to make it again."""
+    winner: dict[str, Any] = study.user_attrs["winner"]
+    parts = [
+        figures.scripts(),
+        f"<h1>{study.study_name}</h1>",
+        html.paragraph(
+            f"Winner: trial {winner['trial']}, {describe(_trial(study, winner['trial']))}, "
+            f"{winner['weights']:,} weights. Chosen by validation alone; the test set was opened "
+            f"{plural(len(study.user_attrs['test_openings']), 'time')}."
+        ),
+        html.tiles(_headline(study, selection, metric, winner)),
+        *_test(study, metric, winner),
+        *_finalists(study, selection, metric),
+        *_search(study, metric, searched, validation),
+        *_choices(study, metric),
+        *_ablation(study, metric, winner["trial"]),
+        *_budget(study, metric),
+        *_pictures(winner),
+        *_provenance(study, winner, commands),
+    ]
+    html.write_page(file, study.study_name, parts)
+
+
+def _trial(study: optuna.Study, number: int) -> FrozenTrial:
+    return study.get_trials(deepcopy=False)[number]
+
+
+def _headline(
+    study: optuna.Study, selection: Selection, metric: str, winner: dict[str, Any]
+) -> list[tuple[str, str]]:
+    scores = winner["metrics"]
+    spread = f" ± {scores[f'test_{metric}_sd']:.4f}" if f"test_{metric}_sd" in scores else ""
+    tiles = [
+        (
+            f"{scores[f'test_{metric}']:.4f}{spread}",
+            f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
+            f"{scores[f'test_{metric}_low']:.4f} to {scores[f'test_{metric}_high']:.4f}",
+        )
+    ]
+    if winner["compared_with"] is not None:
+        name = describe(_trial(study, winner["compared_with"]))
+        tiles.append(
+            (
+                f"{scores[f'difference_{metric}']:+.4f}",
+                f"against {name}, the report's best, retrained the same way; 95 % interval "
+                f"{scores[f'difference_{metric}_low']:+.4f} to "
+                f"{scores[f'difference_{metric}_high']:+.4f}; "
+                f"P(winner better) {scores[f'p_better_{metric}']:.3f}",
+            )
+        )
+    if selection.finalists:
+        finalist = selection.of(winner["trial"])
+        mean = selection.estimate(finalist).mean
+        tiles.append(
+            (
+                f"{finalist.searched - mean:+.4f}",
+                f"measured optimism of the search: {finalist.searched:.4f} in it, {mean:.4f} on "
+                "fresh splits and seeds",
+            )
+        )
+    return tiles
+
+
+def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]:
+    """Every test metric of the winner, and the report's best model's beside it."""
+    scores = winner["metrics"]
+    other = winner["compared_with"]
+    header = ["metric", "mean", "SD", "95 % interval"]
+    if other is not None:
+        header += [describe(_trial(study, other)), "difference", "95 % interval", "P(better)"]
+    rows = [header]
+    for name in test_metrics(scores):
+        row = [name, f"{scores[f'test_{name}']:.4f}", *_cells(scores, f"test_{name}")]
+        if other is not None:
+            row += ["–"] * 4
+            if f"difference_{name}" in scores:
+                row[4:] = [
+                    f"{scores[f'report_{name}']:.4f}",
+                    f"{scores[f'difference_{name}']:+.4f}",
+                    _interval(scores, f"difference_{name}", "+"),
+                    f"{scores[f'p_better_{name}']:.3f}",
+                ]
+        rows.append(row)
+    over = plural(winner["images"], "image")
+    if winner["patients"]:
+        over += f" of {plural(winner['patients'], 'patient')}, drawn patient by patient,"
+    parts = [
+        html.heading("Test"),
+        html.paragraph(
+            f"Retrained on all training images over {winner['epochs']} epochs from "
+            f"{plural(winner['seeds'], 'seed')}. Intervals by a bootstrap over {over} and seeds; "
+            "differences are paired. Distances (Hausdorff) are in pixels, lower is better."
+        ),
+        html.table(rows),
+    ]
+    ensembles = [["no single model", metric]]
+    for suffix, label in (
+        ("ensemble", f"ensemble of the {winner['seeds']} seeds"),
+        ("ensemble_averaged", "the same, averaged over flips and quarter turns"),
+    ):
+        for name in (metric, f"{metric}_pooled"):
+            if f"test_{name}_{suffix}" in scores:
+                value = f"{scores[f'test_{name}_{suffix}']:.4f}"
+                pooled = " (pooled)" if name != metric else ""
+                ensembles.append([label + pooled, value])
+    return [*parts, "<p></p>", html.table(ensembles)] if len(ensembles) > 1 else parts
+
+
+def _cells(scores: dict[str, float], name: str) -> list[str]:
+    deviation = f"{scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else "–"
+    return [deviation, _interval(scores, name) if f"{name}_low" in scores else "–"]
+
+
+def _interval(scores: dict[str, float], name: str, sign: str = "") -> str:
+    return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
+
+
+def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
+    if not selection.finalists:
+        return []
+    rows = [
+        figures.Interval(
+            f"trial {each.trial}: {describe(_trial(study, each.trial))}", selection.estimate(each)
+        )
+        for each in selection.finalists
+        if each.values
+    ]
+    parts = [
+        html.heading("Finalists"),
+        html.paragraph(
+            "The best of many trials is on the bright side of its true value. So the search's best "
+            f"points were trained again on {selection.repeats} splits and seeds that it never "
+            "used, the same for all; the best mean wins. Intervals: corrected resampled t "
+            "(Nadeau and Bengio 2003), since trainings share images."
+        ),
+        html.table(finalists(study, selection), "last"),
+        figures.forest(rows, f"validation {metric}"),
+    ]
+    if selection.simpler is not None:
+        simpler = selection.of(selection.simpler)
+        parts.append(
+            html.paragraph(
+                f"Simpler: trial {simpler.trial} with {simpler.weights:,} weights is within one "
+                "standard error of the winner."
+            )
+        )
+    return parts
+
+
+def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation: str) -> list[str]:
+    trials = study.get_trials(deepcopy=False)
+    states = {
+        state: sum(trial.state == state for trial in trials)
+        for state in (TrialState.COMPLETE, TrialState.PRUNED)
+    }
+    return [
+        html.heading("Search"),
+        html.paragraph(
+            f"{states[TrialState.COMPLETE]} trials completed, {states[TrialState.PRUNED]} pruned; "
+            f"a trial's value is the validation {metric} ({validation}) at the end of training."
+        ),
+        html.table(leaderboard(study, metric, searched.REPORT_MODELS), "last"),
+        html.paragraph(searched.REPORT_NOTE),
+        figures.history(trials, metric, [describe(trial) for trial in trials]),
+    ]
+
+
+def _choices(study: optuna.Study, metric: str) -> list[str]:
+    """Importances, and the trials over what matters most."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            importances = optuna.importance.get_param_importances(study)
+        except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
+            return []
+        drawn = [name for name, value in importances.items() if value > 0][:MOST_IMPORTANT]
+        if not drawn:
+            return []
+        return [
+            html.heading("Which choices went with good trials"),
+            html.paragraph(
+                "Optuna's importances (PED-ANOVA) over the completed trials: how far a "
+                "hyperparameter tells the good from the rest. Of a search that went where it was "
+                "good, so a hint; an ablation is the test of it."
+            ),
+            figures.bars(importances, "importance"),
+            figures.slices(study, drawn, metric),
+            figures.parallel(study, drawn, metric),
+        ]
+
+
+def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
+    ablation = study.user_attrs.get("ablation", {})
+    if ablation.get("trial") != winner:
+        return []
+    effects = effects_of(ablation)
+    failed = [effect_line(each, ablation["held_out"]) for each in effects if each.failure]
+    rows = [["choice", "winner", ablation["baseline"], "effect", "95 % interval"]]
+    shown = []
+    for each in effects:
+        if not each.failure:
+            found = each.estimate(ablation["held_out"])
+            shown.append(figures.Interval(f"{each.name}: {each.chosen}", found))
+            rows.append(
+                [each.name, _short(each.chosen), _short(each.turned_back), f"{found.mean:+.4f}",
+                 f"{found.low:+.4f} to {found.high:+.4f}"]
+            )  # fmt: skip
+    return [
+        html.heading("What each choice buys"),
+        html.paragraph(
+            f"The winner's validation {metric} minus that with one choice turned back to "
+            f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds."
+        ),
+        html.table(rows),
+        figures.forest(shown, f"effect on validation {metric}", zero=True),
+        *map(html.paragraph, failed),
+    ]
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _budget(study: optuna.Study, metric: str) -> list[str]:
+    values = random_values(study)
+    if len(values) < 2:
+        return []
+    return [
+        html.heading("What a budget buys"),
+        html.paragraph(
+            f"The expected best validation {metric} of n random trials, without bias from the "
+            f"{len(values)} of this study's that were drawn at random (a pruned one counts with "
+            "the last value seen, so the curve is on the low side)."
+        ),
+        figures.budget(expected_best(values).tolist(), metric),
+    ]
+
+
+def random_values(study: optuna.Study) -> list[float]:
+    """Of the trials that were drawn before the sampler began to model; pruned: the last seen."""
+    values = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        if "point" not in trial.user_attrs and trial.intermediate_values:
+            values.append(trial.intermediate_values[max(trial.intermediate_values)])
+    return values[:RANDOM_TRIALS]
+
+
+def _pictures(winner: dict[str, Any]) -> list[str]:
+    files = [Path(name) for name in winner["pictures"]]
+    parts = [html.heading("Pictures (first seed's model)")]
+    parts += [html.picture(file.stem.replace("_", " "), file) for file in files if file.exists()]
+    return parts if len(parts) > 1 else []
+
+
+def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> list[str]:
+    identity = study.user_attrs["identity"]
+    environments = [
+        trial.user_attrs["environment"]
+        for trial in study.get_trials(deepcopy=False)
+        if "environment" in trial.user_attrs
+    ]
+
+    def known(key: str) -> str:
+        return ", ".join(sorted({str(each[key]) for each in environments if key in each})) or "–"
+
+    rows = [["what", "value"], *([name, str(value)] for name, value in identity.items())]
+    names = ("commit", "dirty", "device", "precision", "system", "cores", "python", "torch",
+             "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
+    rows += [[f"trials' {name}", known(name)] for name in names]
+    rows += [
+        ["retrainings' commits", ", ".join(winner["commits"])],
+        ["test images' fingerprint", winner["test_fingerprint"]],
+    ]
+    for number, opening in enumerate(study.user_attrs["test_openings"], start=1):
+        changes = ", uncommitted changes" if opening["dirty"] == "True" else ""
+        rows.append(
+            [
+                f"test set opened, {number}",
+                f"{opening['when']} for trial {opening['trial']}, {opening['seeds']} seeds, "
+                f"{opening['epochs']} epochs, commit {opening['commit'][:10]}{changes}",
+            ]
+        )
+    point = [["hyperparameter", "winner"], *([k, _short(v)] for k, v in winner["point"].items())]
+    return [
+        html.heading("The winner's point"),
+        html.table(point),
+        html.heading("Where this comes from"),
+        html.table(rows, "provenance"),
+        html.heading("To make it again"),
+        html.code(commands),
+    ]

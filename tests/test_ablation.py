@@ -1,0 +1,96 @@
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from dl4ia.ablation import ablate, turned_back
+from dl4ia.errors import TrialFailure
+from dl4ia.search_space import SpaceModule, check_point, choice, real, sample
+from search_spaces import classification, segmentation
+
+SPACE = {
+    "optimizer": choice("adam", "adamw", doc=""),
+    "weight_decay": real(0.0, 1.0, doc="", when={"optimizer": ("adamw",)}),
+    "dropout": real(0.0, 0.5, doc=""),
+    "width": choice(8, 16, doc=""),
+    "depth": choice(1, 2, doc="", when={"width": (8,)}),
+}
+BASELINE = {"optimizer": "adam", "dropout": 0.0, "width": 8, "depth": 1}
+WINNER = {"optimizer": "adamw", "weight_decay": 0.1, "dropout": 0.2, "width": 16}
+
+
+def test_one_choice_at_a_time_with_what_hangs_on_it() -> None:
+    assert turned_back(SPACE, WINNER, [BASELINE]) == {
+        "optimizer": {"optimizer": "adam", "dropout": 0.2, "width": 16},
+        "dropout": WINNER | {"dropout": 0.0},
+        "width": WINNER | {"width": 8, "depth": 1},
+    }
+
+
+def test_a_choice_that_leaves_another_without_a_value_is_left_out() -> None:
+    baseline = {name: value for name, value in BASELINE.items() if name != "depth"}
+    assert set(turned_back(SPACE, WINNER, [baseline])) == {"optimizer", "dropout"}
+
+
+class RandomTrial:
+    """Samples without Optuna."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def suggest_categorical(self, name: str, choices: tuple[Any, ...]) -> Any:
+        return self.random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+        return self.random.uniform(low, high)
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return self.random.randint(low, high)
+
+
+@pytest.mark.parametrize("searched", [segmentation, classification])
+def test_what_is_turned_back_is_a_point_of_the_space(searched: SpaceModule) -> None:
+    models = searched.REPORT_MODELS | searched.REFERENCE_MODELS
+    known = [models[searched.BASELINE], *models.values()]
+    for seed in range(200):
+        winner = sample(searched.SPACE, RandomTrial(seed))
+        for name, point in turned_back(searched.SPACE, winner, known).items():
+            check_point(searched.SPACE, point, name)
+            assert point[name] == known[0][name] != winner[name]
+
+
+class Additive:
+    """Repeats whose value is a sum, on splits of unequal difficulty."""
+
+    held_out = 0.25
+
+    def __len__(self) -> int:
+        return 3
+
+    def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
+        if point["width"] == 8:
+            raise TrialFailure("epoch 1: loss is nan")
+        adam = 0.0 if point["optimizer"] == "adamw" else [0.1, 0.12, 0.11][number]
+        return [0.5, 0.7, 0.9][number] - adam + point["dropout"] * 0.1
+
+
+def test_effects_are_paired_over_repeats() -> None:
+    repeats = Additive()
+    effects = ablate(
+        SPACE,
+        WINNER,
+        [BASELINE],
+        repeats,  # type: ignore[arg-type]
+        "trial 7",
+        lambda: None,
+        lambda effect: None,
+    )
+    assert [each.name for each in effects] == ["optimizer", "dropout", "width"]
+    optimizer, dropout, width = effects
+    assert optimizer.differences == pytest.approx((0.1, 0.12, 0.11))
+    assert (optimizer.chosen, optimizer.turned_back) == ("adamw", "adam")
+    found = optimizer.estimate(repeats.held_out)
+    assert found.mean == pytest.approx(0.11) and found.low > 0  # though splits differ by 0.4
+    assert dropout.differences == pytest.approx((0.02, 0.02, 0.02))
+    assert width.failure == "epoch 1: loss is nan"

@@ -1,0 +1,77 @@
+from dataclasses import replace
+
+import optuna
+import pytest
+import torch
+
+from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.data.splits import make_splits
+from dl4ia.errors import TrialFailure
+from dl4ia.objective import Objective
+from dl4ia.repeats import Repeats, kept_repeats, make_repeats
+from dl4ia.segmentation import SegmentationTask
+from search_spaces.segmentation import REPORT_MODELS, SPACE
+
+TASK = SegmentationTask()
+DATASET = EmbeddedGlands().train().subset(range(12))
+BASELINE = REPORT_MODELS["baseline"]
+ENVIRONMENT = {"commit": "abc", "dirty": "False"}
+
+
+def objective() -> Objective:
+    splits = make_splits(TASK.strata(DATASET), 1, 0)
+    return Objective(TASK, SPACE, DATASET, splits, 2, 0, torch.device("cpu"), ENVIRONMENT)
+
+
+def repeats(study: optuna.Study, count: int = 7) -> Repeats:
+    return make_repeats(study, objective(), count, None)
+
+
+def test_five_repeats_validate_each_image_once_and_the_search_never_had_them() -> None:
+    splits = repeats(optuna.create_study()).splits
+    assert len(splits) == 7
+    validated = [image for split in splits[:5] for image in split.validation]
+    assert sorted(validated) == list(range(12))
+    known = {frozenset(split.validation) for split in objective().splits}
+    found = {frozenset(split.validation) for split in splits}
+    assert len(found) == 7 and not found & known
+    assert repeats(optuna.create_study(), 3).splits == splits[:3]
+
+
+def test_what_is_held_out_is_a_quarter_of_what_is_trained_on() -> None:
+    assert repeats(optuna.create_study(), 5).held_out == pytest.approx(0.25)
+
+
+def test_a_repeat_is_trained_once_and_kept_in_the_study() -> None:
+    study, epochs = optuna.create_study(), []
+    first = repeats(study).value(BASELINE, 0, "trial 0", lambda: epochs.append(1))
+    assert len(epochs) == 2
+    assert repeats(study).value(BASELINE, 0, "again", lambda: epochs.append(1)) == first
+    assert len(epochs) == 2
+    other = repeats(study).value(BASELINE, 1, "trial 0", lambda: epochs.append(1))
+    assert other != first and len(epochs) == 4
+    (kept, _) = kept_repeats(study).values()
+    assert kept["label"] == "trial 0" and kept["point"] == BASELINE and kept["repeat"] == 0
+    assert kept["environment"] == ENVIRONMENT
+    assert len(kept["history"]["val_dice"]) == 2 and kept["history"]["val_dice"][-1] == first
+
+
+def test_points_are_trained_from_the_same_seed() -> None:
+    study = optuna.create_study()
+    for rate in (0.003, 0.004):
+        repeats(study).value(BASELINE | {"learning_rate": rate}, 0, "", lambda: None)
+    assert len({kept["seed"] for kept in kept_repeats(study).values()}) == 1
+
+
+def test_a_failure_is_kept_too() -> None:
+    study, broken = optuna.create_study(), objective()
+    images = broken.dataset.images.clone()
+    images[:] = torch.nan
+    broken = replace(broken, dataset=replace(broken.dataset, images=images))
+    failing = replace(repeats(study), objective=broken)
+    with pytest.raises(TrialFailure):
+        failing.value(BASELINE, 0, "trial 0", lambda: None)
+    with pytest.raises(TrialFailure):  # of images that would train
+        repeats(study).value(BASELINE, 0, "trial 0", lambda: None)
+    (kept,) = kept_repeats(study).values()
+    assert kept["failure"]
