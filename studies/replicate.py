@@ -29,7 +29,14 @@ def run(flags: argparse.Namespace) -> None:
 
     from dl4ia.addresses import check_folder, check_tracking
     from dl4ia.replication.benches import open_bench
-    from dl4ia.replication.run import EXPERIMENT, kept_outcomes, replicate, write_reports
+    from dl4ia.replication.run import (
+        EXPERIMENT,
+        around_marks,
+        kept_outcomes,
+        replicate,
+        write_into,
+        write_reports,
+    )
     from dl4ia.tracking import Tracker
 
     known = [table.name for table in TABLES]
@@ -39,6 +46,8 @@ def run(flags: argparse.Namespace) -> None:
     if flags.quick:
         tables = [table.shortened(QUICK_EPOCHS) for table in tables]
         name, images = f"{EXPERIMENT}-quick", QUICK_IMAGES
+    if flags.readme:
+        around_marks(flags.readme)
     check_folder(flags.out)
     uri = flags.tracking_uri or f"sqlite:///{flags.out / 'mlflow.db'}"
     check_tracking(uri)
@@ -54,6 +63,9 @@ def run(flags: argparse.Namespace) -> None:
     replicate(asked_for, benches, flags.seeds, tracker)
     outcomes = kept_outcomes(tables, benches, flags.seeds)
     files = write_reports(flags.out / "reports", name, tables, ILLUSTRATIONS, outcomes, benches)
+    if flags.readme:
+        write_into(flags.readme, tables, outcomes, benches)
+        files.append(flags.readme)
     print("\nWritten: " + ", ".join(map(str, files)))
 
 
@@ -71,6 +83,7 @@ def parser() -> OneLineParser:
     add("--only", nargs="+", metavar="TABLE", help="table-2, exercise-2-3, … (default: all)")
     add("--quick", action="store_true", help="two epochs on few images: to try it out")
     add("--out", type=Path, default=Path("mlruns"), metavar="DIR", help="default: %(default)s")
+    add("--readme", type=Path, metavar="FILE", help="write the short table between its marks too")
     add("--tracking-uri", metavar="URI", help="MLflow's (default: sqlite:///OUT/mlflow.db)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: %(default)s")
     return made

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from dl4ia.classification import ClassificationTask
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
-from dl4ia.replication.run import kept_outcomes, replicate
+from dl4ia.replication.run import BEGIN, END, kept_outcomes, replicate
 from dl4ia.replication.tables import Row, Table, as_markdown, as_text, cells, spread
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.search_space import check_point
@@ -184,14 +184,21 @@ def command(*flags: str) -> list[str]:
 
 def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> None:
     words = command("--only", "table-2", "table-16")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nMore.\n", encoding="utf-8")
+    words += ["--readme", str(readme)]
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert '"HomeCooked NN"' in ended.stdout and "model_5, test" in ended.stdout
     reports = tmp_path / "mlruns" / "reports"
     page = (reports / "replication-quick.html").read_text(encoding="utf-8")
-    assert page.count("<table>") == 4  # two more share a training
+    assert page.count("<table") == 4  # two more share a training
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")  # it opens without a network
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n") and text.endswith("\n\nMore.\n") and "old" not in text
+    assert "| | PyTorch | 97.22 % | " in text.replace("|  |", "| |")
+    assert "at commit" in text
     files = sorted((tmp_path / "mlruns" / "artifacts" / "replication-quick").rglob("*.json"))
     assert len(files) == 2 * (2 + 6)
     before = {file: json.loads(file.read_text(encoding="utf-8"))["end"] for file in files}
@@ -208,6 +215,16 @@ def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> Non
     assert {run.data.tags["dl4ia.scored_on"] for run in runs} == {
         "test", "validation", "leaky_validation",
     }  # fmt: skip
+
+
+def test_a_readme_without_marks_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Title\n", encoding="utf-8")
+    words = command("--readme", "README.md")
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"error: --readme README.md: expected a text with the lines {BEGIN}")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_an_unknown_table_is_told_in_one_line(tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def as_markdown(table: Table, outcomes: Outcomes) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_summary(tables: Sequence[Table], outcomes: Outcomes) -> str:
+    """All tables' rows in one Markdown table, of their first metric alone: for the README."""
+    lines = ["| table | model | report | ours |", "|---|---|---:|---:|"]
+    for table in tables:
+        metric, name = next(iter(table.metrics.items()))
+        for number, row in enumerate(table.rows):
+            title = "" if number else f"{table.title}: {name}"
+            report = spread([row.report[metric]], metric) if metric in row.report else "–"
+            values = [each.metrics[metric] for each in outcomes.get(row.training.name, ())]
+            ours = spread(values, metric) if values else "–"
+            lines.append(f"| {title} | {row.label} | {report} | {ours} |")
+    return "\n".join(lines) + "\n"
+
+
 def _unit(metric: str) -> tuple[float, int, str]:
     """Factor, digits after the point, and unit: per cent, pixels, seconds, or a share."""
     if "accuracy" in metric:
