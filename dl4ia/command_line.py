@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from dl4ia.errors import InputError
 
+FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -33,6 +34,8 @@ class StudyArguments:
     seeds: int
     device: str
     timeout: float | None
+    objectives: tuple[str, ...]
+    knee: bool
     finalists: int
     repeats: int
     ablate: bool
@@ -115,6 +118,20 @@ def study_parser(
         metavar="N",
         help="retrainings of the winner, and of the report's best model beside it "
         "(default: %(default)s)",
+    )
+    add(
+        "--objectives",
+        type=_objectives,
+        default=(),
+        metavar="A,B",
+        help="several goals at once, without pruning: the metric, and weights or seconds (an "
+        "epoch's) or both, e.g. accuracy,weights; ends with the Pareto front (default: the metric)",
+    )
+    add(
+        "--knee",
+        action="store_true",
+        help="with --objectives: the front's point nearest to the best of all goals wins, and is "
+        "retrained and scored",
     )
     add(
         "--finalists",
@@ -243,6 +260,17 @@ def _seconds(text: str) -> float:
     if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, or a time such as 90m or 2h")
     return float(match[1]) * UNITS[match[2]]
+
+
+def _objectives(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    known = all(name in FURTHER_OBJECTIVES for name in names[1:])
+    if len(names) < 2 or not known or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected the metric and then {' or '.join(FURTHER_OBJECTIVES)}, or both, "
+            "with commas between"
+        )
+    return names
 
 
 def _pixels(text: str) -> float:

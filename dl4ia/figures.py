@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.offline import get_plotlyjs
 
 from dl4ia.statistics import Estimate
+from dl4ia.study import first_value
 
 ACCENT, GREY, REPORT = "#1f88b5", "#8a8f98", "#d9722b"
 HEIGHT = 380  # pixels
@@ -56,10 +57,11 @@ def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) ->
     points: dict[str, list[tuple[int, float, str]]] = {kind: [] for kind in kinds}
     best: list[tuple[int, float]] = []
     for trial, name in zip(trials, names, strict=True):
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
+        if trial.state == TrialState.COMPLETE:
+            value = first_value(trial)
             kind = "report's models" if "report_model" in trial.user_attrs else "search"
-            points[kind].append((trial.number, trial.value, name))
-            best.append((trial.number, max(trial.value, best[-1][1] if best else trial.value)))
+            points[kind].append((trial.number, value, name))
+            best.append((trial.number, max(value, best[-1][1] if best else value)))
         elif trial.state == TrialState.PRUNED and trial.intermediate_values:
             last = trial.intermediate_values[max(trial.intermediate_values)]
             points["pruned (last value seen)"].append((trial.number, last, name))
@@ -151,7 +153,9 @@ def budget(best: Sequence[float], metric: str) -> str:
 
 def slices(study: optuna.Study, parameters: Sequence[str], metric: str) -> str:
     """Optuna's own: the value over each of these hyperparameters, each on its own axis."""
-    figure = optuna.visualization.plot_slice(study, list(parameters), target_name=metric)
+    figure = optuna.visualization.plot_slice(
+        study, list(parameters), target=first_value, target_name=metric
+    )
     figure.update_layout(width=max(700, 230 * len(parameters)))
     return _fragment(figure)
 
@@ -159,7 +163,7 @@ def slices(study: optuna.Study, parameters: Sequence[str], metric: str) -> str:
 def parallel(study: optuna.Study, parameters: Sequence[str], metric: str) -> str:
     """Optuna's own: each trial a line through its hyperparameters."""
     figure = optuna.visualization.plot_parallel_coordinate(
-        study, list(parameters), target_name=metric
+        study, list(parameters), target=first_value, target_name=metric
     )
     figure.update_layout(width=max(900, 150 * len(parameters)), margin={"t": 70, "b": 60})
     return _fragment(figure, 460)

@@ -6,10 +6,11 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia.ablation import Effect, ablate, turned_back
+from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.records import repeat_record
 from dl4ia.repeats import Repeats, kept_repeats, make_repeats
 from dl4ia.report import describe, effect_line, plural
-from dl4ia.selection import Selection, choose_finalists, select, winner_of_search
+from dl4ia.selection import Selection, best_trial, choose_finalists, select, without_finalists
 from dl4ia.session import Session
 
 
@@ -42,8 +43,11 @@ def run_finalists(session: Session) -> Selection:
 
 def current_selection(session: Session) -> Selection | None:
     """Who wins, where that is settled for these trials and as many repeats."""
+    if session.arguments.objectives:
+        front = pareto_front(session.study)
+        return without_finalists(session.study, knee_point(front))
     if not session.arguments.finalists:
-        return winner_of_search(session.study)
+        return without_finalists(session.study, best_trial(session.study))
     record = session.study.user_attrs.get("selection")
     if record is None:
         return None

@@ -72,16 +72,25 @@ class Objective:
     seed: int
     device: torch.device
     environment: Mapping[str, str]
+    further: tuple[str, ...] = ()  # objectives besides the metric: "weights", "seconds" (an epoch)
 
-    def __call__(self, trial: optuna.Trial) -> float:
-        """The trial's value; raises TrialPruned, or TrialFailure after recording the reason."""
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """The trial's value, or those of several objectives.
+
+        Raises TrialPruned, or TrialFailure after recording the reason.
+        """
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
         trial.set_user_attr("process", this_process())
         trial.set_user_attr("environment", dict(self.environment))
         trial.set_user_attr("seed", seed)
         history: list[Result] = []
         try:
-            return self._train(trial, sample(self.space, trial), seed, history)
+            value = self._train(trial, sample(self.space, trial), seed, history)
+            if not self.further:
+                return value
+            seconds = sum(result["seconds"] for result in history) / len(history)
+            costs = {"weights": float(trial.user_attrs["weights"]), "seconds": seconds}
+            return (value, *(costs[name] for name in self.further))
         except optuna.TrialPruned:
             raise
         except TrialFailure as failure:
@@ -125,6 +134,8 @@ class Objective:
         is_named = "point" in trial.user_attrs
         for epoch, result in enumerate(self.results(point, seed, trial), start=1):
             history.append(result)
+            if self.further:
+                continue  # Optuna prunes by one objective only
             trial.report(result[f"val_{self.task.metric}"], epoch)
             if not is_named and epoch < self.epochs and trial.should_prune():
                 raise optuna.TrialPruned(f"in epoch {epoch}")

@@ -72,6 +72,30 @@ def _curves(
             axes.plot(range(1, len(history[name]) + 1), history[name], label=label)
 
 
+def draw_front(
+    points: Sequence[tuple[float, float]],
+    front: Sequence[tuple[float, float, str]],
+    names: tuple[str, str],
+    file: Path,
+) -> Path:
+    """All trials and the Pareto front; points: (first objective, cost), with a name on the front.
+
+    names: those of the first objective and of the cost, whose axis is logarithmic.
+    """
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    axes.scatter([cost for _, cost in points], [value for value, _ in points], color="0.75", s=20)
+    ordered = sorted(front, key=lambda point: point[1])
+    axes.plot([cost for _, cost, _ in ordered], [value for value, _, _ in ordered], "o-")
+    for value, cost, name in ordered:
+        axes.annotate(name, (cost, value), (4, -10), textcoords="offset points", size=7)
+    axes.set(xscale="log", xlabel=names[1], ylabel=names[0])
+    axes.spines[["top", "right"]].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+    return file
+
+
 def draw_confusion(
     labels: Tensor, predictions: Tensor, classes: Sequence[str], folder: Path
 ) -> Path:

@@ -9,9 +9,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.ablation import Effect, effects_of
+from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
-from dl4ia.study import finished_trials, is_interrupted
+from dl4ia.study import finished_trials, first_value, is_interrupted
 
 LEADERS = 10
 WIDTH = 100  # characters of a line of prose
@@ -20,13 +21,13 @@ WIDTH = 100  # characters of a line of prose
 def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, left: float) -> str:
     """One line for a finished trial. left: seconds until the search ends, as far as one knows."""
     attributes = trial.user_attrs
-    value = f"{trial.value:.4f}" if trial.state == TrialState.COMPLETE else "  –   "
+    value = f"{first_value(trial):.4f}" if trial.state == TrialState.COMPLETE else "  –   "
     outcome = trial.state.name.lower()
     if trial.state == TrialState.PRUNED:
         outcome = f"pruned at {list(trial.intermediate_values.values())[-1]:.4f}"
     if "failure" in attributes:
         outcome = f"failed: {attributes['failure']}"
-    epochs = len(trial.intermediate_values)
+    epochs = len(next(iter(attributes.get("history", {}).values()), ()))
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     record = "–" if best is None else f"{best:.4f}"
     return (
@@ -70,7 +71,7 @@ def leaderboard(
         label = trial.user_attrs.get("report_model")
         missing.pop(str(label), None)
         if rank <= LEADERS or label:
-            scores = [f"{trial.value:.4f}"]
+            scores = [f"{first_value(trial):.4f}"]
             if has_pooled:
                 scores.append(f"{trial.user_attrs['history'][pooled][-1]:.4f}")
             name = f"{label} (report)" if label else describe(trial)
@@ -99,6 +100,32 @@ def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]
         cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
         rows.append((*cells, interval, f"{each.weights:,}", model))
     return rows
+
+
+def front_rows(study: optuna.Study, front: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
+    """Rows: the Pareto front with the value of every objective; the knee is marked."""
+    rows: list[tuple[str, ...]] = [("trial", *(study.metric_names or ()), "model")]
+    knee = knee_point(front)
+    for trial in front:
+        costs = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in trial.values[1:]]
+        model = describe(trial) + (", the knee" if trial.number == knee.number else "")
+        rows.append((str(trial.number), f"{first_value(trial):.4f}", *costs, model))
+    return rows
+
+
+def front(study: optuna.Study, picture: Path) -> str:
+    """What is said of several objectives when no winner is asked for."""
+    found = pareto_front(study)
+    lines = [
+        "",
+        f"Study {study.study_name}: the Pareto front, no trial beats these in every objective",
+        "",
+        table(front_rows(study, found)),
+        "",
+        f"Picture: {picture}",
+        f"The same command with --knee retrains and scores trial {knee_point(found).number}.",
+    ]
+    return "\n".join(lines)
 
 
 def effect_line(effect: Effect, held_out: float) -> str:
@@ -220,7 +247,7 @@ def _validation_lines(
     """The winner's validation score, and that over the retrainings' epochs if they are others."""
     trial = study.get_trials(deepcopy=False)[winner["trial"]]
     scores = {name: values[-1] for name, values in trial.user_attrs["history"].items()}
-    epochs = len(trial.intermediate_values)
+    epochs = len(trial.user_attrs["history"]["seconds"])
     lines = [
         f"Validation ({validation}, {epochs} epochs; the best of many, so on the bright side)",
         *_score_lines(metric, scores, "val"),

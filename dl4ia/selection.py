@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.repeats import Repeats
 from dl4ia.statistics import Estimate, estimate, p_positive
+from dl4ia.study import first_value
 
 STOP_BELOW = 0.05  # p of the one-sided paired test against the leader
 
@@ -76,7 +77,7 @@ def ranked_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The completed trials, best validation value first; of equals the fewer weights first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return sorted(
-        trials, key=lambda trial: (-(trial.value or 0.0), trial.user_attrs["weights"], trial.number)
+        trials, key=lambda trial: (-first_value(trial), trial.user_attrs["weights"], trial.number)
     )
 
 
@@ -99,10 +100,10 @@ def best_report_model(study: optuna.Study) -> FrozenTrial | None:
     return named[0] if named else None
 
 
-def winner_of_search(study: optuna.Study) -> Selection:
-    """The search's best wins, without finalists."""
+def without_finalists(study: optuna.Study, winner: FrozenTrial) -> Selection:
+    """A trial of the search wins as it is."""
     report = best_report_model(study)
-    return Selection((), best_trial(study).number, None, report.number if report else None, 0, 0.0)
+    return Selection((), winner.number, None, report.number if report else None, 0, 0.0)
 
 
 def choose_finalists(study: optuna.Study, count: int) -> list[FrozenTrial]:
@@ -154,7 +155,7 @@ def select(
         Finalist(
             trial.number,
             trial.user_attrs["weights"],
-            float(trial.value or 0.0),
+            first_value(trial),
             tuple(values[trial.number]),
             given_up.get(trial.number, ""),
         )

@@ -67,6 +67,11 @@ class Session:
         return self.arguments.out / "reports" / self.name / "index.html"
 
     @property
+    def front_picture(self) -> Path:
+        """The Pareto front of several objectives."""
+        return self.arguments.out / "artifacts" / self.name / "pareto_front.png"
+
+    @property
     def validation(self) -> str:
         """Of what a trial's value is a mean, in words."""
         splits = self.objective.splits
@@ -89,6 +94,13 @@ def open_session(
     tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
     if storage == tracking_uri:
         raise InputError(f"--storage and --tracking-uri are both {storage}; expected two databases")
+    if arguments.objectives and arguments.objectives[0] != task.metric:
+        raise InputError(
+            f"--objectives {','.join(arguments.objectives)}: expected {task.metric} first, which "
+            "this study is about"
+        )
+    if arguments.knee and not arguments.objectives:
+        raise InputError("--knee: expected --objectives too, such as weights besides the metric")
     check_folder(arguments.out)
     check_tracking(tracking_uri)
     check_storage(storage)
@@ -107,6 +119,7 @@ def open_session(
         folds=arguments.folds,
         seed=arguments.seed,
         split_by=arguments.split_by,
+        objectives=",".join(arguments.objectives),
     )
     check_identity(storage, name, identity)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -127,7 +140,15 @@ def open_session(
         tracker=tracker,
         study=open_study(open_storage(storage), name, identity, searched),
         objective=Objective(
-            task, searched.SPACE, dataset, splits, length.trial, arguments.seed, device, environment
+            task,
+            searched.SPACE,
+            dataset,
+            splits,
+            length.trial,
+            arguments.seed,
+            device,
+            environment,
+            arguments.objectives[1:],
         ),
     )
 

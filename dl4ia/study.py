@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.addresses import CONNECTION_SECONDS, exists, hide_password
@@ -39,7 +40,9 @@ class Identity:
     epochs: int
     folds: int
     seed: int
-    split_by: str = "image"  # as in the studies recorded before there was a choice
+    # As in the studies recorded before there was a choice.
+    split_by: str = "image"
+    objectives: str = ""  # of several: their names, with commas between
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
@@ -87,14 +90,18 @@ def open_study(
     named_points = searched.REPORT_MODELS | searched.REFERENCE_MODELS
     for label, point in named_points.items():
         check_point(searched.SPACE, point, label)
+    further = [name for name in identity.objectives.split(",")[1:] if name]
     study = optuna.create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        storage=storage,
+        study_name=name,
+        directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(further)],
+        load_if_exists=True,
     )
     if "identity" not in study.user_attrs:
         study.set_user_attr("identity", asdict(identity))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([f"val_{identity.metric}"])
+        study.set_metric_names([f"val_{identity.metric}", *further])
     enqueued = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False)}
     for label, point in named_points.items():
         if label not in enqueued:
@@ -130,7 +137,7 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
     known = study.user_attrs.get("identity", {})
     if not known and not trials:
         return  # it was cut off while it was created
-    known = {"split_by": Identity.split_by} | known
+    known = {"split_by": Identity.split_by, "objectives": Identity.objectives} | known
     differences = [
         f"{key} is {known.get(key)!r} there and {value!r} here"
         for key, value in asdict(identity).items()
@@ -168,6 +175,12 @@ def _run_interrupted_again(study: optuna.Study) -> None:
 def is_interrupted(trial: FrozenTrial) -> bool:
     """Whether the trial was cut off: it says nothing of its point, and does not count."""
     return trial.state == TrialState.FAIL and "failure" not in trial.user_attrs
+
+
+def first_value(trial: FrozenTrial) -> float:
+    """A completed trial's validation metric, of several objectives the first."""
+    values: list[float] = trial.values
+    return values[0]
 
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:

@@ -9,11 +9,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import figures, html
 from dl4ia.ablation import effects_of
-from dl4ia.report import describe, effect_line, finalists, leaderboard, plural, test_metrics
+from dl4ia.pareto import pareto_front
+from dl4ia.report import (
+    describe,
+    effect_line,
+    finalists,
+    front_rows,
+    leaderboard,
+    plural,
+    test_metrics,
+)
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection
 from dl4ia.statistics import expected_best
-from dl4ia.study import RANDOM_TRIALS
+from dl4ia.study import RANDOM_TRIALS, first_value
 
 MOST_IMPORTANT = 6  # hyperparameters that are drawn
 
@@ -41,6 +50,7 @@ def write_study_page(
         *_test(study, metric, winner),
         *_finalists(study, selection, metric),
         *_search(study, metric, searched, validation),
+        *_front(study, winner),
         *_choices(study, metric),
         *_ablation(study, metric, winner["trial"]),
         *_budget(study, metric),
@@ -194,12 +204,28 @@ def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation:
     ]
 
 
+def _front(study: optuna.Study, winner: dict[str, Any]) -> list[str]:
+    """Of several objectives: what no other trial beats."""
+    if len(study.directions) == 1:
+        return []
+    return [
+        html.heading("Pareto front"),
+        html.paragraph(
+            "The trials that no other beats in every objective. The knee is the nearest to the "
+            "best of each (weights and seconds by their logarithms); it was retrained and scored."
+        ),
+        html.table(front_rows(study, pareto_front(study)), "last"),
+    ]
+
+
 def _choices(study: optuna.Study, metric: str) -> list[str]:
     """Importances, and the trials over what matters most."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            importances = optuna.importance.get_param_importances(study)
+            # Optuna takes a target to be better where it is lower.
+            target = (lambda trial: -first_value(trial)) if len(study.directions) > 1 else None
+            importances = optuna.importance.get_param_importances(study, target=target)
         except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
             return []
         drawn = [name for name, value in importances.items() if value > 0][:MOST_IMPORTANT]
@@ -251,7 +277,7 @@ def _short(value: object) -> str:
 
 
 def _budget(study: optuna.Study, metric: str) -> list[str]:
-    values = random_values(study)
+    values = random_values(study, metric)
     if len(values) < 2:
         return []
     return [
@@ -265,12 +291,12 @@ def _budget(study: optuna.Study, metric: str) -> list[str]:
     ]
 
 
-def random_values(study: optuna.Study) -> list[float]:
+def random_values(study: optuna.Study, metric: str) -> list[float]:
     """Of the trials that were drawn before the sampler began to model; pruned: the last seen."""
     values = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        if "point" not in trial.user_attrs and trial.intermediate_values:
-            values.append(trial.intermediate_values[max(trial.intermediate_values)])
+        if "point" not in trial.user_attrs:
+            values.append(trial.user_attrs["history"][f"val_{metric}"][-1])
     return values[:RANDOM_TRIALS]
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from dl4ia import report
@@ -23,11 +23,13 @@ from dl4ia.finalists import (
     run_finalists,
     track_repeats,
 )
+from dl4ia.pareto import pareto_front
+from dl4ia.pictures import draw_front
 from dl4ia.records import study_record, trial_record
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
 from dl4ia.session import Length, Session, open_session
-from dl4ia.study import FINISHED, finished_trials, search
+from dl4ia.study import FINISHED, finished_trials, first_value, search
 from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
 from dl4ia.tracking import Status, TrackingError
@@ -60,6 +62,9 @@ def run_study(
     if missing > 0:
         print(report.unfinished(session.study, task.metric, missing))
         return
+    if _wants_front(arguments):
+        print(report.front(session.study, session.front_picture))
+        return
     selection = current_selection(session)
     assert selection is not None  # it has been scored
     print(
@@ -80,18 +85,18 @@ def _is_complete(session: Session) -> bool:
     """Whether there is nothing left to do but to print the summary."""
     if len(finished_trials(session.study)) < session.arguments.trials:
         return False
+    ended = session.study.get_trials(deepcopy=False, states=FINISHED)
+    tracked = session.tracker.find(session.name, "trial").keys()
+    if not {str(trial.number) for trial in ended} <= tracked:
+        return False
+    if _wants_front(session.arguments):
+        return session.front_picture.exists()
     selection = current_selection(session)
     if selection is None or not winner_is_scored(session, selection):
         return False
     if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
-    ended = session.study.get_trials(deepcopy=False, states=FINISHED)
-    tracked = session.tracker.find(session.name, "trial").keys()
-    return (
-        {str(trial.number) for trial in ended} <= tracked
-        and repeats_are_tracked(session)
-        and winner_is_tracked(session)
-    )
+    return repeats_are_tracked(session) and winner_is_tracked(session)
 
 
 def _run(session: Session) -> None:
@@ -101,16 +106,44 @@ def _run(session: Session) -> None:
     try:
         _search(session, parent)
         if len(finished_trials(session.study)) >= session.arguments.trials:
-            selection = run_finalists(session)
-            run_ablation(session, selection)
-            track_repeats(session, parent)
-            score_winner(session, selection)
-            track_winner(session, parent, _write_page(session, selection))
+            _finish(session, parent)
             status = "FINISHED"
     finally:
         best = _best_value(session)
         metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
         session.tracker.close(parent, status, metrics=metrics)
+
+
+def _wants_front(arguments: StudyArguments) -> bool:
+    """Whether several objectives end with their Pareto front, and without a winner."""
+    return bool(arguments.objectives) and not arguments.knee
+
+
+def _finish(session: Session, parent: str) -> None:
+    """What follows the search."""
+    if _wants_front(session.arguments):
+        _draw_front(session)
+        return
+    selection = run_finalists(session)
+    run_ablation(session, selection)
+    track_repeats(session, parent)
+    score_winner(session, selection)
+    track_winner(session, parent, _write_page(session, selection))
+
+
+def _draw_front(session: Session) -> None:
+    """The first two objectives of all trials."""
+    names = session.study.metric_names or []
+    completed = session.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    draw_front(
+        [(trial.values[0], trial.values[1]) for trial in completed],
+        [
+            (trial.values[0], trial.values[1], report.describe(trial))
+            for trial in pareto_front(session.study)
+        ],
+        (names[0], names[1]),
+        session.front_picture,
+    )
 
 
 def _write_page(session: Session, selection: Selection) -> Path:
@@ -154,7 +187,7 @@ def _track(session: Session, trial: FrozenTrial, parent: str) -> None:
 def _best_value(session: Session) -> float | None:
     """Of the completed trials; None before there is one."""
     ranked = ranked_trials(session.study)
-    return ranked[0].value if ranked else None
+    return first_value(ranked[0]) if ranked else None
 
 
 def _search(session: Session, parent: str) -> None:

@@ -21,7 +21,8 @@ def parse(*words: str) -> StudyArguments:
 def test_defaults() -> None:
     arguments = parse()
     assert (arguments.trials, arguments.out, arguments.folds) == (50, Path("mlruns"), 1)
-    assert (arguments.seed, arguments.seeds, arguments.device) == (0, 3, "auto")
+    assert (arguments.seed, arguments.seeds, arguments.device) == (0, 5, "auto")
+    assert (arguments.finalists, arguments.repeats, arguments.objectives) == (5, 5, ())
     assert arguments.timeout is None and arguments.epochs is None
     assert arguments.split_by == "image"
 
@@ -50,6 +51,11 @@ def test_times(text: str, seconds: float) -> None:
         ("--image-shift", "nan"),
         ("--device", "tpu"),
         ("--split-by", "patients"),
+        ("--finalists", "-1"),
+        ("--repeats", "1"),
+        ("--objectives", "dice"),
+        ("--objectives", "dice,weight"),
+        ("--objectives", "dice,weights,weights"),
         ("--study-name", ""),
         ("--study-name", "glands-v1.2"),
         ("--study-name", "../up"),

@@ -17,6 +17,7 @@ from PIL import Image
 from dl4ia.command_line import parse, study_parser
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.errors import InputError
+from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.selection import best_trial
 from search_spaces.classification import REPORT_MODELS
 
@@ -121,6 +122,36 @@ def test_mlflow_has_trials_pictures_and_a_model_of_any_batch_size(
     for count in (1, 7):
         images = np.random.default_rng(0).random((count, 1, 28, 28), np.float32)
         assert np.asarray(model.predict(images)).shape == (count, 10)
+
+
+def test_several_objectives_end_with_their_front_and_a_winner_on_request(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / FOLDER)
+    words = command("--objectives", "accuracy,weights")
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    storage = f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}"
+    study = optuna.load_study(study_name=NAME, storage=storage)
+    assert study.metric_names == ["val_accuracy", "weights"]
+    front = {trial.number for trial in study.best_trials}
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    shown = lines[lines.index(["trial", "val_accuracy", "weights", "model"]) + 1 :][: len(front)]
+    assert {int(line[0]) for line in shown} == front
+    assert ended.stdout.count(", the knee") == 1 and "Winner" not in ended.stdout
+    assert (tmp_path / "mlruns" / "artifacts" / NAME / "pareto_front.png").stat().st_size > 5000
+    assert "test_openings" not in study.user_attrs
+    for trial in study.trials:
+        assert trial.values[1] == trial.user_attrs["weights"]
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert again.stdout.strip() == ended.stdout[ended.stdout.index("Study ") :].strip()
+    other = subprocess.run(command(), cwd=tmp_path, capture_output=True, text=True)
+    assert "objectives is 'accuracy,weights' there and '' here" in other.stderr
+    knee = subprocess.run([*words, "--knee"], cwd=tmp_path, capture_output=True, text=True)
+    assert knee.returncode == 0, knee.stderr
+    winner = study.user_attrs["winner"]["trial"]
+    assert winner == knee_point(pareto_front(study)).number
+    assert f"Winner: trial {winner}, " in knee.stdout
+    page = (tmp_path / "mlruns" / "reports" / NAME / "index.html").read_text(encoding="utf-8")
+    assert "<h2>Pareto front</h2>" in page
 
 
 # What bad input gets: each breaks one thing in a good folder. Nothing may be written, but the cache

@@ -327,6 +327,8 @@ BAD: list[tuple[Callable[[Path], None], list[str], str]] = [
     (no_patient, [], r"patients\.csv: no row for Train/image_01\.png"),
     (nothing, ["--split-by", "patient"], r"--split-by patient: .* patients\.csv"),
     (nothing, ["--data", "nowhere"], r"nowhere: no such folder"),
+    (nothing, ["--objectives", "accuracy,weights"], r"accuracy,weights: expected dice first"),
+    (nothing, ["--knee"], r"--knee: expected --objectives too"),
     (nothing, ["--folds", "1000"], r"--folds 1000: expected 1 to 10"),
     (nothing, ["--out", "Tiny Glands/Train/image_01.png"], r"--out Tiny Glands/Train/image_01"),
     (nothing, ["--storage", "sqlite:///Tiny Glands/Train/image_01.png"], r"database of Optuna's"),
