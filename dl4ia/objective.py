@@ -123,7 +123,7 @@ class Objective:
         if trial is not None:
             trial.set_user_attr("weights", weight_count(model))
         for folds in zip(*trainings, strict=True):
-            yield _mean_over_folds(folds)
+            yield _mean_over_folds(folds, [len(split.validation) for split in self.splits])
 
     def _train(
         self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
@@ -142,6 +142,10 @@ class Objective:
         return history[-1][f"val_{self.task.metric}"]
 
 
-def _mean_over_folds(folds: Sequence[Result]) -> Result:
-    means = {name: sum(fold[name] for fold in folds) / len(folds) for name in folds[0]}
+def _mean_over_folds(folds: Sequence[Result], sizes: Sequence[int]) -> Result:
+    """Each fold weighs as much as it has images, so that a metric is a mean over images."""
+    means = {
+        name: sum(size * fold[name] for size, fold in zip(sizes, folds, strict=True)) / sum(sizes)
+        for name in folds[0]
+    }
     return means | {"seconds": sum(fold["seconds"] for fold in folds)}

@@ -120,16 +120,24 @@ def test_seed_and_point_repeat_a_value(dataset: Dataset) -> None:
     assert losses[4] == losses[5]
 
 
-def test_two_folds_give_the_mean(dataset: Dataset) -> None:
-    (trial,) = run(make_objective(dataset, HALVES), POINT)
+UNEVEN = (Split((0, 1, 2), (3, 4, 5, 6, 7)), Split((3, 4, 5, 6, 7), (0, 1, 2)))
+
+
+@pytest.mark.parametrize("splits", [HALVES, UNEVEN])
+def test_two_folds_give_the_mean_over_their_images(
+    dataset: Dataset, splits: tuple[Split, ...]
+) -> None:
+    (trial,) = run(make_objective(dataset, splits), POINT)
     finals = []
-    for number, split in enumerate(HALVES):
+    for number, split in enumerate(splits):
         seed = derive_seed(trial.user_attrs["seed"], "fold", number)
         parts = dataset.subset(split.train), dataset.subset(split.validation)
         _, results = train_point(SegmentationTask(), POINT, *parts, EPOCHS, seed, CPU)
         finals.append(list(results)[-1]["val_dice"])
     assert finals[0] != finals[1]
-    assert trial.value == pytest.approx(sum(finals) / 2)
+    sizes = [len(split.validation) for split in splits]
+    weighed = sum(size * value for size, value in zip(sizes, finals, strict=True))
+    assert trial.value == pytest.approx(weighed / sum(sizes))
 
 
 def test_a_named_point_is_never_pruned(dataset: Dataset) -> None:
