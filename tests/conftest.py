@@ -1,5 +1,6 @@
-"""What several test files share: a small gland folder, and MLflow's runs."""
+"""What several test files share: a small gland folder, refused input, and MLflow's runs."""
 
+import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dl4ia.command_line import OneLineParser, parse
 from dl4ia.data.glands import draw_glands
 from dl4ia.environment import tune_process
+from dl4ia.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +32,14 @@ def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int =
             mask = Image.fromarray(drawn.masks[number] * 255)
             mask.save(folder / name / f"label_{number + 1:02d}.png")
     return folder
+
+
+def refuses(script: Path, parser: OneLineParser, words: list[str], said: str) -> None:
+    """A study that ends with an error of one line, which says `said`."""
+    study = runpy.run_path(str(script))["study"]
+    with pytest.raises(InputError, match=said) as refused:
+        study(*parse(parser, words))
+    assert "\n" not in str(refused.value)
 
 
 def runs_of(client: "MlflowClient", experiment: str, kind: str) -> "list[Run]":

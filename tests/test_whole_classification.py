@@ -1,6 +1,5 @@
 """Whole digit studies, as a user runs them, on a small folder of class folders."""
 
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,13 +9,12 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
-from conftest import runs_of
+from conftest import refuses, runs_of
 from mlflow import MlflowClient
 from PIL import Image
 
-from dl4ia.command_line import parse, study_parser
+from dl4ia.command_line import study_parser
 from dl4ia.data.embedded_digits import EmbeddedDigits
-from dl4ia.errors import InputError
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.selection import best_trial
 from search_spaces.classification import REPORT_MODELS
@@ -217,10 +215,7 @@ def test_bad_input(
     damage(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    script = runpy.run_path(str(SCRIPT))
-    with pytest.raises(InputError, match=said) as refused:
-        script["study"](*parse(study_parser("", "", "", ""), command(*flags)[2:]))
-    assert "\n" not in str(refused.value)
+    refuses(SCRIPT, study_parser("", "", "", ""), command(*flags)[2:], said)
     cache = tmp_path / "mlruns" / "cache"
     left = [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)]
     assert [path for path in left if path != cache.parent] == before

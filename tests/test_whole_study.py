@@ -17,14 +17,13 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from conftest import runs_of, write_gland_folder
+from conftest import refuses, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from PIL import Image
 
 from dl4ia.command_line import add_gland_flags, parse, study_parser
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.data.images import open_image
-from dl4ia.errors import InputError
 from dl4ia.repeats import kept_repeats
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.selection import Selection
@@ -351,13 +350,9 @@ def test_bad_input(
     damage(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    script = runpy.run_path(str(SCRIPT))
-    words = command(tmp_path, *flags)[2:]
     parser = study_parser("", "", "", "")
     add_gland_flags(parser)
-    with pytest.raises(InputError, match=said) as refused:
-        script["study"](*parse(parser, words))
-    assert "\n" not in str(refused.value)
+    refuses(SCRIPT, parser, command(tmp_path, *flags)[2:], said)
     assert sorted(tmp_path.rglob("*")) == before
 
 
