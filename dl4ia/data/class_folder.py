@@ -145,8 +145,8 @@ def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _read_grey(path: Path) -> Pixels:
-    """(H, W)."""
+def read_grey(path: Path) -> Pixels:
+    """(H, W); raises InputError where the file is no 8-bit image."""
     image = open_image(path)
     if image.mode not in MODES:
         raise InputError(
@@ -158,7 +158,7 @@ def _read_grey(path: Path) -> Pixels:
 
 def _read_size(path: Path) -> tuple[int, int]:
     """Height and width that all images must have: those of the first."""
-    height, width = _read_grey(path).shape
+    height, width = read_grey(path).shape
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
             f"{path}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side: enlarge "
@@ -171,7 +171,7 @@ def _decode(files: list[Path], first: Path, size: tuple[int, int]) -> Pixels:
     """(N, H, W). In one thread: the work is Python's own, and two were measured to be slower."""
     images = np.empty((len(files), *size), np.uint8)
     for index, path in enumerate(files):
-        image = _read_grey(path)
+        image = read_grey(path)
         if image.shape != size:
             raise InputError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels; expected {size[1]}x{size[0]} "

@@ -67,7 +67,7 @@ class GlandFolder:
         """What "auto" means for these training images, for good: the test set follows."""
         if channels != "auto":
             return channels
-        blue = [_read_image(image)[..., STAINS].any() for image, _ in _pairs(self.folder / "Train")]
+        blue = [read_image(image)[..., STAINS].any() for image, _ in _pairs(self.folder / "Train")]
         return "rgb" if all(blue) else "stain"
 
     def train(self) -> Dataset:
@@ -80,7 +80,7 @@ class GlandFolder:
 
     def _read(self, part: str) -> Dataset:
         pairs = _pairs(self.folder / part)
-        images = [_read_image(image) for image, _ in pairs]
+        images = [read_image(image) for image, _ in pairs]
         labels = [_read_label(label) for _, label in pairs]
         for (image, label), pixels, mask in zip(pairs, images, labels, strict=True):
             for file, size in ((image, pixels.shape[:2]), (label, mask.shape)):
@@ -113,7 +113,7 @@ class GlandFolder:
 def _is_the_course(folder: Path) -> bool:
     """Whether the first training image is that of the course's hand-out."""
     first, _ = _pairs(folder / "Train")[0]
-    return hashlib.sha256(_read_image(first).tobytes()).hexdigest().startswith(COURSE_IMAGE)
+    return hashlib.sha256(read_image(first).tobytes()).hexdigest().startswith(COURSE_IMAGE)
 
 
 def shift_images(images: torch.Tensor, shift: float) -> torch.Tensor:
@@ -159,11 +159,13 @@ def _names(pairs: list[tuple[Path, Path]]) -> tuple[str, ...]:
     return tuple(image.name for image, _ in pairs)
 
 
-def _read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8."""
+def read_image(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8; raises InputError where the file is no 8-bit image."""
     image = open_image(path)
     if image.mode not in ("RGB", "RGBA", "P", "L"):
-        raise InputError(f"{path}: pixel format {image.mode}; expected an 8-bit RGB PNG")
+        raise InputError(
+            f"{path}: pixel format {image.mode}; expected 8 bits a channel, RGB: convert it"
+        )
     return np.array(image.convert("RGB"))
 
 

@@ -1,26 +1,45 @@
 """Opening image files, with one line for each that cannot be read, and naming their folders."""
 
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dl4ia.errors import InputError
 
+# By content, whatever the file's name says. Not EPS: Pillow would have Ghostscript run it.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
+MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
+
 
 def open_image(path: Path) -> Image.Image:
-    """The decoded image; raises InputError, naming the file, where it is empty or broken."""
+    """The decoded image, of several pages the first, turned as its EXIF orientation says.
+
+    Raises InputError, naming the file, where it is empty, broken or larger than `MOST_PIXELS`.
+    """
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        empty = path.exists() and path.stat().st_size == 0
-        reason = "it is empty" if empty else type(error).__name__
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata that nothing here depends on
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Given the path, Pillow 13.0 maps a raw TIFF into memory and garbles a turned one.
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return image
+    except Exception as error:  # decoders raise whatever hostile bytes make them stumble over
         raise InputError(
-            f"{path}: cannot be read as an image ({reason}); replace or remove it"
+            f"{path}: cannot be read as an image ({_reason(path, error)}); replace or remove it"
         ) from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if path.exists() and path.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
+        return f"more than {MOST_PIXELS // 1_000_000} million pixels"
+    return type(error).__name__
 
 
 def source_name(folder: Path) -> str:

@@ -1,0 +1,67 @@
+"""Images without labels, to be predicted: found in files and folders, read as a study's were."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dl4ia.data.class_folder import SUFFIXES, read_grey
+from dl4ia.data.gland_folder import STAINS, read_image
+from dl4ia.data.images import describe_contents
+from dl4ia.errors import InputError
+
+
+def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Path]:
+    """The files among `places`, and the images in and below its folders, each once.
+
+    Hidden files, labels (label_NN beside image_NN) and what is in the folders `skipped` are passed
+    over. Raises InputError where a place is missing, or a folder has no image.
+    """
+    outside = {folder.resolve() for folder in skipped}
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_dir():
+            images = [path for path in sorted(place.rglob("*")) if _is_image(path, place, outside)]
+            if not images:
+                raise InputError(
+                    f"{place}: no images in it, but {describe_contents(place)}; expected "
+                    f"{', '.join(SUFFIXES)} files"
+                )
+        elif place.is_file():
+            images = [place]
+        else:
+            raise InputError(f"{place}: no such file or folder; expected an image, or some in it")
+        found |= dict.fromkeys(images)
+    return list(found)
+
+
+def read_unlabelled(path: Path, channels: int, smallest_side: int) -> NDArray[np.uint8]:
+    """(H, W, channels): grey, the two stains red and green, or RGB.
+
+    Raises InputError where the file cannot be read as that, or a side is below `smallest_side`.
+    """
+    pixels = read_grey(path)[..., np.newaxis] if channels == 1 else read_image(path)
+    height, width, _ = pixels.shape
+    if min(height, width) < smallest_side:
+        raise InputError(
+            f"{path}: {width}x{height} pixels; expected at least {smallest_side} a side"
+        )
+    if channels == STAINS and pixels[..., STAINS:].any():
+        raise InputError(
+            f"{path}: its blue channel is not 0, as expected of the two stains that the model was "
+            "trained on (red = haematoxylin, green = eosin)"
+        )
+    return pixels[..., :channels]
+
+
+def _is_image(path: Path, place: Path, outside: set[Path]) -> bool:
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return False
+    if any(part.startswith(".") for part in path.relative_to(place).parts):
+        return False
+    if path.name.startswith("label_"):
+        image = path.with_name("image_" + path.name.removeprefix("label_"))
+        if image.exists():
+            return False
+    return not any(folder in outside for folder in path.resolve().parents)

@@ -1,0 +1,181 @@
+"""Images to predict, hostile ones among them: each is read rightly or refused by name."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dl4ia.data.unlabelled import find_images, read_unlabelled
+from dl4ia.errors import InputError
+
+HEIGHT, WIDTH = 20, 24
+ORIENTATION, TURNED_RIGHT = 0x0112, 6  # EXIF: show it turned by a quarter, clockwise
+RGB = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+GREY = RGB[..., 0]
+STAINS = RGB * np.array([1, 1, 0], np.uint8)
+
+
+def png(path: Path, size: tuple[int, int], depth: int, colours: int, pixels: bytes) -> None:
+    """A PNG file as the bytes say, which Pillow would not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", *size, depth, colours, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
+
+
+def turned(path: Path, image: Image.Image, compression: str | None = None) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = TURNED_RIGHT
+    image.save(path, exif=exif, compression=compression)
+
+
+def sixteen_bit_colours(path: Path) -> None:
+    rows = [b"\0" + (row.astype(int) * 256 + 255).astype(">u2").tobytes() for row in RGB]
+    png(path, (WIDTH, HEIGHT), 16, 2, b"".join(rows))
+
+
+def transparent(path: Path) -> None:
+    alpha = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+    Image.fromarray(np.concatenate([RGB, alpha], 2)).save(path)
+
+
+def palette(path: Path) -> None:
+    image = Image.fromarray(GREY).convert("P")
+    image.putpalette([value for index in range(256) for value in (index, index, 0)])
+    image.save(path)
+
+
+def pages(path: Path) -> None:
+    second = Image.new("RGB", (5, 5))
+    Image.fromarray(RGB).save(path, save_all=True, append_images=[second])
+
+
+def cmyk(path: Path) -> None:
+    Image.fromarray(RGB).convert("CMYK").save(path, quality=100)
+
+
+def cut_short(path: Path) -> None:
+    Image.fromarray(RGB).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+
+
+def postscript(path: Path) -> None:
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n"
+    )
+
+
+def foreign_exif(path: Path) -> None:
+    Image.fromarray(RGB).save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+
+
+YELLOW = np.stack([GREY, GREY, np.zeros_like(GREY)], 2)
+NEARLY = 3  # grey levels, of a JPEG of the highest quality
+
+# name, how it is made, channels, the pixels (and how far off they may be) or what is said
+Case = tuple[str, Callable[[Path], None], int, np.ndarray | str]
+CASES: list[Case] = [
+    ("grey.png", lambda path: Image.fromarray(GREY).save(path), 1, GREY),
+    ("grey.bmp", lambda path: Image.fromarray(GREY).save(path), 3, np.stack([GREY] * 3, 2)),
+    ("one_bit.png", lambda path: Image.fromarray(GREY > 127).save(path), 1,
+     (GREY > 127) * np.uint8(255)),
+    ("colours.tif", lambda path: Image.fromarray(RGB).save(path), 3, RGB),
+    ("colours.webp", lambda path: Image.fromarray(RGB).save(path, lossless=True), 3, RGB),
+    ("stains.png", lambda path: Image.fromarray(STAINS).save(path), 2, STAINS[..., :2]),
+    ("sixteen_bit_colours.png", sixteen_bit_colours, 3, RGB),
+    ("transparent.png", transparent, 3, RGB),
+    ("palette.png", palette, 2, YELLOW[..., :2]),
+    ("pages.tif", pages, 3, RGB),
+    ("turned.png", lambda path: turned(path, Image.fromarray(RGB)), 3, np.rot90(RGB, -1)),
+    ("turned.tif", lambda path: turned(path, Image.fromarray(GREY)), 1, np.rot90(GREY, -1)),
+    ("turned_and_packed.tif", lambda path: turned(path, Image.fromarray(GREY), "tiff_lzw"), 1,
+     np.rot90(GREY, -1)),
+    ("turned.jpg", lambda path: turned(path, Image.new("RGB", (24, 20), "red")), 3,
+     np.full((24, 20, 3), (254, 0, 0), np.uint8)),
+    ("cmyk_of_a_digit.jpg", cmyk, 1, "grey as Pillow converts it"),
+    ("cmyk.jpg", cmyk, 3, "pixel format CMYK; expected 8 bits a channel, RGB: convert it"),
+    ("colours_for_stains.png", lambda path: Image.fromarray(RGB).save(path), 2,
+     "its blue channel is not 0"),
+    ("sixteen_bit.png", lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path), 1,
+     "pixel format I;16; expected 8 bits a channel"),
+    ("sixteen_bit.tif", lambda path: Image.fromarray(GREY.astype(np.uint16)).save(path), 3,
+     "pixel format I;16"),
+    ("floats.tif", lambda path: Image.fromarray(GREY.astype(np.float32)).save(path), 1,
+     "pixel format F"),
+    ("one_pixel.png", lambda path: Image.new("RGB", (1, 1)).save(path), 3,
+     "1x1 pixels; expected at least 16 a side"),
+    ("line.png", lambda path: Image.new("L", (5000, 1)).save(path), 1,
+     "5000x1 pixels; expected at least 16 a side"),
+    ("bomb.png", lambda path: png(path, (60_000, 60_000), 8, 0, b"\0"), 1,
+     "more than 89 million pixels"),
+    ("small_bomb.png", lambda path: png(path, (10_000, 10_000), 8, 0, b"\0"), 1,
+     "more than 89 million pixels"),
+    ("lying_size.png", lambda path: png(path, (9_000, 9_000), 8, 0, b"\0" * 100), 1,
+     "cannot be read as an image"),
+    ("cut_short.png", cut_short, 3, "cannot be read as an image (OSError)"),
+    ("cut_short.jpg", cut_short, 3, "cannot be read as an image (OSError)"),
+    ("cut_short.bmp", cut_short, 3, "cannot be read as an image (OSError)"),
+    ("cut_short.tif", cut_short, 3, "cannot be read as an image"),
+    ("empty.png", lambda path: path.write_bytes(b""), 3, "it is empty"),
+    ("text.png", lambda path: path.write_text("no image"), 3, "UnidentifiedImageError"),
+    ("postscript.png", postscript, 3, "UnidentifiedImageError"),
+    ("foreign_exif.jpg", foreign_exif, 3, "read, and not turned"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
+def test_an_image_is_read_rightly_or_refused_by_name(tmp_path: Path, case: Case) -> None:
+    name, write, channels, expected = case
+    path = tmp_path / name
+    write(path)
+    if name == "cmyk_of_a_digit.jpg":
+        expected = np.array(Image.fromarray(RGB).convert("CMYK").convert("L"))
+    if name == "foreign_exif.jpg":
+        expected = RGB
+    if isinstance(expected, str):
+        with pytest.raises(InputError) as refused:
+            read_unlabelled(path, channels, 16)
+        assert str(refused.value).startswith(f"{path}: ")
+        assert expected in str(refused.value) and "\n" not in str(refused.value)
+        return
+    pixels = read_unlabelled(path, channels, 16)
+    wanted = expected if expected.ndim == 3 else expected[..., np.newaxis]
+    assert pixels.dtype == np.uint8 and pixels.shape == wanted.shape
+    if path.suffix != ".jpg":
+        np.testing.assert_array_equal(pixels, wanted)
+    elif name != "foreign_exif.jpg":  # noise is not what JPEG is made for
+        assert np.abs(pixels.astype(int) - wanted).mean() < NEARLY
+
+
+def test_files_and_folders(tmp_path: Path) -> None:
+    for name in ("a.png", "b/2.PNG", "b/c/1.jpg", "b/.hidden/3.png", "b/.4.png", "b/notes.txt",
+                 "b/image_1.png", "b/label_1.png", "b/label_2.png", "b/masks/2.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "b" / "folder.png").mkdir()
+    places = [tmp_path / "a.png", tmp_path / "b", tmp_path / "a.png", tmp_path / "b" / "2.PNG"]
+    found = find_images(places, skipped=[tmp_path / "b" / "masks"])
+    names = [path.relative_to(tmp_path).as_posix() for path in found]
+    assert names == ["a.png", "b/2.PNG", "b/c/1.jpg", "b/image_1.png", "b/label_2.png"]
+
+
+def test_a_place_without_an_image(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"no images in it, but 1 text file; expected \.png"):
+        find_images([tmp_path])
+    for missing in (tmp_path / "nowhere", Path("/dev/null")):
+        with pytest.raises(InputError, match="no such file or folder"):
+            find_images([missing])
