@@ -64,6 +64,26 @@ def check_tracking(uri: str) -> None:
         raise InputError(f"MLflow address '{uri}': {problem}; {todo}")
 
 
+def check_tracked(uri: str) -> None:
+    """Raise InputError where MLflow has nothing to be read at `uri`; writes nothing."""
+    check_tracking(uri)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise InputError(
+            f"MLflow address '{uri}': no such database; run a study first, for example "
+            "'python studies/segmentation.py', or give another --tracking-uri"
+        )
+
+
+def check_has_study(url: str) -> None:
+    """Raise InputError where Optuna's database is missing or without a study; writes nothing."""
+    check_storage(url)
+    if not exists(url) or not _count_studies(url):
+        raise InputError(
+            f"{hide_password(url)}: no study there yet; run one first, for example 'python "
+            "studies/segmentation.py', or give another --out or --storage"
+        )
+
+
 def exists(url: str) -> bool:
     """Whether a database is there already; of a server's one, True."""
     parsed = sqlalchemy.make_url(url)
@@ -76,6 +96,19 @@ def hide_password(url: str) -> str:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except (sqlalchemy.exc.ArgumentError, ValueError):
         return url.split("@")[-1]
+
+
+def _count_studies(url: str) -> int:
+    engine = sqlalchemy.create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return int(
+                connection.execute(sqlalchemy.text("SELECT COUNT(*) FROM studies")).scalar_one()
+            )
+    except sqlalchemy.exc.SQLAlchemyError:  # no such table: nothing was ever written
+        return 0
+    finally:
+        engine.dispose()
 
 
 def _server_problem(uri: str) -> str | None:

@@ -10,13 +10,15 @@ from dl4ia.study import Identity, is_interrupted
 from dl4ia.tracking import DatasetRecord, RunRecord, Status
 
 
-def dataset_record(identity: Identity, source: str, count: int) -> DatasetRecord:
-    """The training data of a study."""
+def dataset_record(
+    identity: Identity, source: str, count: int, classes: tuple[str, ...]
+) -> DatasetRecord:
+    """The training data of a study; `dl4ia predict` reads of the profile what it must know."""
     return DatasetRecord(
         name=identity.data,
         digest=identity.data_fingerprint,
         source=source,
-        profile={"images": count, **identity.preparation},
+        profile={"images": count, **identity.preparation, "classes": classes},
         context="training",
     )
 

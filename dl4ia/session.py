@@ -59,7 +59,9 @@ class Session:
     @property
     def data(self) -> DatasetRecord:
         """The training data, for MLflow."""
-        return dataset_record(self.identity, self.source.description, len(self.dataset))
+        return dataset_record(
+            self.identity, self.source.description, len(self.dataset), self.task.classes
+        )
 
     @property
     def page(self) -> Path:

@@ -1,4 +1,4 @@
-"""What MLflow is told of a study: the only file that imports mlflow.
+"""What MLflow is told of a study, and asked of it again: the only file that imports mlflow.
 
 The Optuna study is the truth; MLflow is written from it, one batch a trial, and can be rebuilt from
 it. So this file takes plain data and decides nothing. Importing it costs 3 s; make one `Tracker`
@@ -9,19 +9,24 @@ import json
 import logging
 import math
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed_version
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from dl4ia.addresses import check_tracked
 from dl4ia.errors import InputError, first_line
+from dl4ia.exported import check_program
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
+import mlflow.artifacts
 import mlflow.pytorch
 from alembic.util import CommandError
 from mlflow import MlflowClient
@@ -44,6 +50,8 @@ from mlflow.entities import (
     Run,
     RunTag,
 )
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -139,20 +147,9 @@ class Tracker:
                 self._client.delete_run(run.info.run_id)
 
     def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:
-        quote = "'" if '"' in study else '"'
-        query = f"tags.`dl4ia.study` = {quote}{study}{quote} AND tags.`dl4ia.kind` = '{kind}'"
+        query = f"{_of_study(study)} AND tags.`dl4ia.kind` = '{kind}'"
         query += f" AND {condition}" if condition else ""
-        page: str | None = ""
-        while page is not None:
-            runs = self._client.search_runs(
-                [self._experiment],
-                query,
-                max_results=RUNS_PER_PAGE,
-                order_by=["start_time ASC"],
-                page_token=page or None,
-            )
-            yield from runs
-            page = runs.token or None
+        yield from _search(self._client, self._experiment, query, "start_time ASC")
 
     def write(self, record: RunRecord, dataset: DatasetRecord | None, parent: str | None) -> str:
         """Create a run, with everything `record` says, as a child of run `parent`; return its id.
@@ -191,7 +188,7 @@ class Tracker:
     ) -> None:
         """End a run at `end` (None: now), adding final metrics and tags."""
         ended = _milliseconds(end or datetime.now())
-        values = [Metric(name, _finite(value), ended, 0) for name, value in metrics.items()]
+        values = [_metric(name, value, ended, 0) for name, value in metrics.items()]
         labels = [RunTag(key, _shortened(value, LONGEST_TAG)) for key, value in tags.items()]
         self._client.log_batch(run, values, tags=labels)
         self._client.set_terminated(run, status, ended)
@@ -249,6 +246,149 @@ class Tracker:
         return str(registered.version)
 
 
+@dataclass(frozen=True)
+class TrackedRun:
+    """What MLflow knows of a run: text, but for the last value of each metric."""
+
+    id: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A registered model of a study, to be used; `network` computes on the CPU."""
+
+    name: str  # with its version, for messages
+    network: "Callable[[torch.Tensor], torch.Tensor]"  # (N, *input) float32 -> (N, *output) logits
+    input: tuple[int, ...]  # C, H, W
+    output: tuple[int, ...]  # classes, or classes, H, W
+    data: dict[str, Any]  # the training data's profile: how they are prepared, names of classes
+
+
+def best_trials(
+    uri: str, experiment: str, metric: str, most: int, study: str | None, where: str | None
+) -> list[TrackedRun]:
+    """The `most` completed trials of an experiment that have the highest `metric`, best first.
+
+    where: a further condition in MLflow's language, such as "params.architecture = 'unet'".
+    Raises InputError where there is no such database or experiment, or `where` is not understood.
+    """
+    with _reading(uri) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None or found.lifecycle_stage != "active":
+            raise InputError(
+                f"experiment '{experiment}': MLflow at '{uri}' has no trial of it; run "
+                f"'python studies/{experiment}.py' first, or give another --tracking-uri"
+            )
+        # A pruned trial has no value: it was stopped on its way to one.
+        query = "tags.`dl4ia.kind` = 'trial' AND tags.`dl4ia.state` = 'COMPLETE'"
+        query += " AND status = 'FINISHED'"
+        query += f" AND {_of_study(study)}" if study else ""
+        query += f" AND {where}" if where else ""
+        order = f"metrics.`{metric}` DESC"
+        size = min(most, RUNS_PER_PAGE)
+        runs = islice(_search(client, found.experiment_id, query, order, size), most)
+        return [
+            TrackedRun(run.info.run_id, run.data.tags, run.data.metrics, run.data.params)
+            for run in runs
+        ]
+
+
+def load_winner(uri: str, reference: str) -> Winner:
+    """The registered model `NAME@ALIAS` or `NAME/VERSION`; nothing in it is unpickled or run.
+
+    Raises InputError where there is none, or it is not one that a study has registered.
+    """
+    with _reading(uri) as client:
+        version = _find_version(client, uri, reference)
+        label = f"model {version.name}/{version.version}"
+        inputs = client.get_run(version.run_id).inputs if version.run_id else None
+        if inputs is None or not inputs.dataset_inputs:
+            raise InputError(f"{label}: was not registered by a study; expected one that was")
+        source = str(version.source)
+        if source.startswith("/") and not Path(source).is_dir():
+            raise InputError(
+                f"{label}: its files are not in {source} any more; bring them back there"
+            )
+        folder = Path(mlflow.artifacts.download_artifacts(source, tracking_uri=uri))
+        signature = Model.load(str(folder)).signature
+        network = _load_network(folder)
+    (shape,), (answer,) = (
+        [spec.shape[1:] for spec in side.inputs] for side in (signature.inputs, signature.outputs)
+    )
+    profile = json.loads(inputs.dataset_inputs[0].dataset.profile or "{}")
+    return Winner(label, network, tuple(shape), tuple(answer), profile)
+
+
+def _find_version(client: MlflowClient, uri: str, reference: str) -> ModelVersion:
+    match = re.fullmatch(r"([^/]+)(?:@([^/@]+)|/([0-9]+))", reference)
+    if match is None:
+        raise InputError(
+            f"--model {reference}: expected NAME@ALIAS or NAME/VERSION, such as "
+            "segmentation-warwick@champion"
+        )
+    name, alias, number = match.groups()
+    known = [model.name for model in client.search_registered_models()]
+    if name not in known:
+        models = f"it has {', '.join(known)}" if known else "a finished study registers its winner"
+        raise InputError(f"--model {reference}: no model {name!r} in MLflow at '{uri}'; {models}")
+    if alias:
+        return client.get_model_version_by_alias(name, alias)
+    return client.get_model_version(name, number)
+
+
+def _load_network(folder: Path) -> "torch.nn.Module":
+    """The exported program below a model's folder, and never a pickled one."""
+    flavor = Model.load(str(folder)).flavors.get("pytorch", {})
+    file = folder / "data" / "model.pt2"
+    if flavor.get("model_data") != "data" or flavor.get("code") or not file.is_file():
+        raise InputError(f"{folder}: is not an exported network; expected the winner of a study")
+    check_program(file)
+    # A pickle is refused inside the archive too, whatever the user allows MLflow elsewhere.
+    allowed = MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get_raw()
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(False)
+    try:
+        network: torch.nn.Module = mlflow.pytorch.load_model(str(folder))
+    finally:
+        MLFLOW_ALLOW_PICKLE_DESERIALIZATION.unset()
+        if allowed is not None:
+            MLFLOW_ALLOW_PICKLE_DESERIALIZATION.set(allowed)
+    return network
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[MlflowClient]:
+    """A client of what is there; raises InputError where it is not, or says something is wrong."""
+    check_tracked(uri)
+    try:
+        yield MlflowClient(uri, registry_uri=uri)
+    except (MlflowException, SQLAlchemyError, CommandError) as error:
+        raise InputError(f"MLflow at '{uri}': {first_line(error)}") from error
+
+
+def _search(
+    client: MlflowClient, experiment: str, query: str, order: str, page_size: int = RUNS_PER_PAGE
+) -> Iterator[Run]:
+    page: str | None = ""
+    while page is not None:
+        runs = client.search_runs(
+            [experiment],
+            query,
+            max_results=page_size,
+            order_by=[order],
+            page_token=page or None,
+        )
+        yield from runs
+        page = runs.token or None
+
+
+def _of_study(study: str) -> str:
+    quote = "'" if '"' in study else '"'
+    return f"tags.`dl4ia.study` = {quote}{study}{quote}"
+
+
 def _create_database(path: Path) -> None:
     """Make a missing database whole or not at all: MLflow cannot mend a migration cut off."""
     if path.exists() and path.stat().st_size > 0:
@@ -297,12 +437,17 @@ def _metrics(record: RunRecord) -> list[Metric]:
     """Final values, and every epoch's, spread evenly over the time that the run took."""
     start = _milliseconds(record.start)
     end = _milliseconds(record.end or datetime.now())
-    metrics = [Metric(name, _finite(value), end, 0) for name, value in record.metrics.items()]
+    metrics = [_metric(name, value, end, 0) for name, value in record.metrics.items()]
     for name, values in record.history.items():
         for epoch, value in enumerate(values, start=1):
             time = start + (end - start) * epoch // len(values)
-            metrics.append(Metric(name, _finite(value), time, epoch))
+            metrics.append(_metric(name, value, time, epoch))
     return metrics
+
+
+def _metric(name: str, value: float, time: int, epoch: int) -> Metric:
+    """With the name that MLflow allows: a class may be called anything."""
+    return Metric(re.sub(r"[^\w./ :-]", "_", name), _finite(value), time, epoch)
 
 
 def _finite(value: float) -> float:

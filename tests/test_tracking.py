@@ -112,6 +112,13 @@ def test_more_than_one_batch_of_everything(tracker: Tracker, client: MlflowClien
     assert len(run.data.metrics) == 9
 
 
+def test_a_class_of_any_name_is_a_metric(tracker: Tracker, client: MlflowClient) -> None:
+    metrics = {"accuracy_one, or I": 0.5, "accuracy_ä/β": 0.25}
+    record = replace(TRIAL, study="names", metrics=metrics, history={})
+    run = client.get_run(tracker.write(record, None, None))
+    assert run.data.metrics == {"accuracy_one_ or I": 0.5, "accuracy_ä/β": 0.25}
+
+
 def test_values_that_are_not_finite_are_kept_as_nan_and_match_no_filter(
     tracker: Tracker, client: MlflowClient
 ) -> None:
