@@ -13,6 +13,7 @@ from typing import NoReturn
 from dl4ia.errors import InputError
 
 FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
+STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -209,8 +210,11 @@ def run(
     run_and_exit(lambda: study(arguments, flags))
 
 
-def run_and_exit(work: Callable[[], None]) -> NoReturn:
-    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM."""
+def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
+    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM.
+
+    stopped: what is said after Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, _stop)
     try:
         work()
@@ -221,10 +225,7 @@ def run_and_exit(work: Callable[[], None]) -> NoReturn:
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(
-            "\nStopped. The same command goes on from here; a training in progress starts over.",
-            file=sys.stderr,
-        )
+        print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
 

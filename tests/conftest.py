@@ -1,6 +1,8 @@
-"""What several test files share: a small gland folder, refused input, and MLflow's runs."""
+"""What several test files share: small data and studies, refused input, and MLflow's runs."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 tune_process()  # before torch is imported
 
+ROOT = Path(__file__).parent.parent
+
 
 def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int = 32) -> Path:
     """Drawn glands as the course hands them out: Train/ and Test/ with PNG pairs."""
@@ -32,6 +36,57 @@ def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int =
             mask = Image.fromarray(drawn.masks[number] * 255)
             mask.save(folder / name / f"label_{number + 1:02d}.png")
     return folder
+
+
+CLASSES = ("nought", "one, or I", "two")
+
+
+def write_class_folder(folder: Path, train: int = 8, test: int = 4) -> Path:
+    """The embedded digits 0 to 2 in Train/<class>/ and Test/<class>/, so many images a class."""
+    from dl4ia.data.embedded_digits import EmbeddedDigits
+
+    dataset = EmbeddedDigits().train()
+    for label, name in enumerate(CLASSES):
+        indices = (dataset.labels == label).nonzero()[:, 0].tolist()
+        for number, index in enumerate(indices[: train + test]):
+            place = folder / ("Train" if number < train else "Test") / name
+            place.mkdir(parents=True, exist_ok=True)
+            pixels = (255 * dataset.images[index, 0]).round().byte().numpy()
+            Image.fromarray(pixels).save(place / f"{number:03d}.png")
+    return folder
+
+
+def run_study(folder: Path, script: str, *flags: str) -> Path:
+    """The shortest whole study with a winner, run in `folder`."""
+    words = ["--trials", "9", "--epochs", "1", "--finalists", "0", "--seeds", "1", *flags]
+    command = [sys.executable, str(ROOT / "studies" / script), *words]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gland_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with glands, moved by half a pixel, and a study of them."""
+    folder = tmp_path_factory.mktemp("glands")
+    write_gland_folder(folder / "Tiny Glands")
+    flags = ("--data", "Tiny Glands", "--image-shift", "0.5", "--retraining-epochs", "30")
+    return run_study(folder, "segmentation.py", *flags)
+
+
+@pytest.fixture(scope="session")
+def digit_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with digits of three classes, and a study of them."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_class_folder(folder / "Three digits")
+    flags = ("--data", "Three digits", "--retraining-epochs", "5")
+    return run_study(folder, "classification.py", *flags)
+
+
+def dl4ia(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """The console command, run in `folder`."""
+    command = [sys.executable, "-m", "dl4ia.console.main", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 def refuses(script: Path, parser: OneLineParser, words: list[str], said: str) -> None:

@@ -4,10 +4,11 @@ import sqlite3
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 
 from dl4ia import addresses
-from dl4ia.addresses import check_storage, check_tracking
+from dl4ia.addresses import check_has_study, check_storage, check_tracked, check_tracking
 from dl4ia.errors import InputError
 
 
@@ -97,3 +98,19 @@ def test_a_server_that_does_not_answer_fails_soon(
         with pytest.raises(InputError, match=f"'http://127.0.0.1:{port}': it does not answer"):
             check_tracking(f"http://127.0.0.1:{port}")
         assert time.monotonic() - begun < 10
+
+
+def test_what_is_read_must_be_there(tmp_path: Path) -> None:
+    """A missing file, an empty one and a database without a study stay as they are."""
+    (tmp_path / "empty.db").touch()
+    url = f"sqlite:///{tmp_path}/none.db"
+    optuna.storages.RDBStorage(url)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("missing", "empty", "none"):
+        with pytest.raises(InputError, match=f"{name}.db: no study there yet"):
+            check_has_study(f"sqlite:///{tmp_path}/{name}.db")
+    with pytest.raises(InputError, match="no such database; run a study first"):
+        check_tracked(f"sqlite:///{tmp_path}/missing.db")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    optuna.create_study(storage=url, study_name="first")
+    check_has_study(url)

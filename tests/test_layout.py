@@ -25,6 +25,7 @@ ORDER = [
     "task",
     "segmentation",
     "classification",
+    "exported",
     "tracking",
     "objective",
     "study",
@@ -43,6 +44,7 @@ ORDER = [
     "winner",
     "workflow",
     "replication",
+    "console",
 ]
 
 
@@ -57,6 +59,13 @@ def imported(file: Path) -> set[str]:
     return names
 
 
+def imported_at_once(file: Path) -> set[str]:
+    """The modules that importing a file imports: not those inside functions and `if`."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    direct = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+    return direct | {str(node.module) for node in body if isinstance(node, ast.ImportFrom)}
+
+
 def room(file: Path) -> str:
     return file.relative_to(ROOT / "dl4ia").parts[0].removesuffix(".py")
 
@@ -67,7 +76,7 @@ LIBRARY = sorted((ROOT / "dl4ia").rglob("*.py"))
 @pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_run_one_way(file: Path) -> None:
     if room(file) == "__init__":
-        assert imported(file) == set()
+        assert {name.split(".")[0] for name in imported_at_once(file)} <= {"typing"}
         return
     assert room(file) in ORDER, "a new room: give it its place in the order"
     for name in imported(file):

@@ -1,0 +1,156 @@
+"""The commands and their flags. Imports nothing heavy: `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from dl4ia.command_line import run_and_exit
+from dl4ia.environment import tune_process
+from dl4ia.errors import InputError
+
+OUT = Path("mlruns")
+TRACKING_URI = f"sqlite:///{OUT / 'mlflow.db'}"
+
+tracking_uri = click.option(
+    "--tracking-uri", metavar="URI", default=TRACKING_URI, show_default=True, help="MLflow's."
+)
+
+
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dl4ia")
+def commands() -> None:
+    """Look into studies, and use what they have found."""
+
+
+@commands.command()
+@click.argument("experiment")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option("--study", metavar="NAME", help="Only its trials.  [default: all studies']")
+@click.option(
+    "--where",
+    metavar="CONDITION",
+    help="Only trials that fulfil it, in MLflow's language, such as \"params.architecture = "
+    "'unet'\" or \"metrics.weights < 100000 AND params.augmentation = 'flips'\".",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="csv and json have every hyperparameter, and the ids of the runs.",
+)
+@tracking_uri
+def best(
+    experiment: str, top: int, study: str | None, where: str | None, form: str, tracking_uri: str
+) -> None:
+    """List the best trials of EXPERIMENT: segmentation or classification.
+
+    Of all studies in it, best first, by the validation metric (mean over images) at the end of
+    training. Trials that were pruned or have failed have none.
+    """
+    from dl4ia.console.best import best_runs, best_table
+
+    runs = best_runs(experiment, top, study, where, tracking_uri)
+    if form == "csv":
+        click.echo(runs.to_csv(index=False), nl=False)
+    elif form == "json":
+        click.echo(runs.to_json(orient="records", indent=2))
+    else:
+        click.echo(best_table(runs))
+
+
+@commands.command()
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--model",
+    required=True,
+    metavar="NAME@ALIAS",
+    help="The registered model, such as segmentation-warwick@champion, or NAME/VERSION.",
+)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where everything is written; what an earlier run wrote there is replaced.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tiles or digits that the network is given at once.  [default: 16 tiles, 256 digits]",
+)
+@tracking_uri
+def predict(
+    images: tuple[Path, ...], model: str, out: Path, batch: int | None, tracking_uri: str
+) -> int:
+    """Use a study's winner on IMAGEs, or on all images in and below folders.
+
+    Glands: DIR/masks (0 and 255), DIR/overlays (the outline on the image), and in
+    DIR/predictions.csv each image's number of glands (8-connected), their pixels and share of the
+    area. Images larger than the network's are cut into tiles that overlap by a quarter or more,
+    blended where they meet; smaller ones are continued by reflection and cut again. Nothing is
+    rescaled: give images of the magnification that the network was trained on.
+
+    Digits: DIR/predictions.csv with each image's class and the probability of every class. Images
+    of another size are resized to the network's, anti-aliased, whatever their proportions.
+
+    Images are read as the study read its own: grey, two stains (red and green, blue 0) or RGB, and
+    moved by its --image-shift. PNG, JPEG, TIFF, BMP, GIF or WebP of 8 bits a channel, turned as
+    their EXIF says; transparency is ignored; of several pages the first is read. What cannot be
+    read is named at the end and in predictions.csv, the others go on, and the exit status is 1.
+    """
+    tune_process()
+    from dl4ia.console.predict import predict_images
+
+    failures = predict_images(images, model, out, tracking_uri, batch)
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    return 1 if failures else 0
+
+
+@commands.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=OUT,
+    show_default=True,
+    help="What the studies have written.",
+)
+@click.option("--storage", metavar="URL", help="Optuna's.  [default: sqlite:///OUT/optuna.db]")
+@click.option("--tracking-uri", metavar="URI", help="MLflow's.  [default: sqlite:///OUT/mlflow.db]")
+def ui(out: Path, storage: str | None, tracking_uri: str | None) -> None:
+    """Open optuna-dashboard and MLflow's pages on free ports of this machine, until Ctrl-C."""
+    from dl4ia.console.ui import serve
+
+    serve(
+        storage or f"sqlite:///{out / 'optuna.db'}",
+        tracking_uri or f"sqlite:///{out / 'mlflow.db'}",
+        out / "artifacts" / "optuna",
+    )
+
+
+def main() -> NoReturn:
+    """The command. Exit status 2 and one line for a user's mistake, 130 after Ctrl-C or SIGTERM."""
+
+    def work() -> None:
+        try:
+            status = commands(standalone_mode=False)
+        except click.ClickException as error:
+            raise InputError(error.format_message()) from error
+        except click.Abort:
+            raise KeyboardInterrupt from None
+        sys.exit(status or 0)
+
+    run_and_exit(work, stopped="Stopped.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""A study's winner on images without labels: masks, overlays and a table, or classes."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+from tqdm import tqdm
+
+from dl4ia.addresses import check_folder
+from dl4ia.console.stream import in_batches
+from dl4ia.console.tiles import Canvas
+from dl4ia.data import class_folder, gland_folder
+from dl4ia.data.unlabelled import find_images, read_unlabelled
+from dl4ia.errors import InputError
+from dl4ia.objects import EIGHT_NEIGHBOURS
+from dl4ia.report import plural
+from dl4ia.tracking import Winner, load_winner
+
+MASKS, OVERLAYS, TABLE = "masks", "overlays", "predictions.csv"
+DIGITS = tuple("0123456789")
+OUTLINE = (0, 255, 255)  # neither stain has it
+THICKEST = 256  # pixels of the shorter side for one of the outline
+FAST = 1  # of zlib's levels: at the usual one an overlay takes half as long as the network
+LONGEST_NAME = 200  # bytes; a file system allows 255
+
+
+def predict_images(
+    places: Sequence[Path], model: str, out: Path, tracking_uri: str, batch: int | None = None
+) -> list[str]:
+    """Predict files and folders into `out`; a line for each image that could not be read.
+
+    model: NAME@ALIAS or NAME/VERSION in MLflow's registry at `tracking_uri`.
+    batch: tiles or digits that the network is given at once.
+
+    Raises InputError where there is no such model or image, or `out` cannot be written.
+    """
+    check_folder(out)
+    files = find_images(places, skipped=(out / MASKS, out / OVERLAYS))
+    winner = load_winner(tracking_uri, model)
+    glands = len(winner.output) == 3
+    prediction = GlandPrediction(winner, out) if glands else DigitPrediction(winner)
+    out.mkdir(parents=True, exist_ok=True)
+    failures = []
+    # A name that is no text is written as its bytes.
+    with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
+        writer = csv.DictWriter(opened, ("file", *prediction.columns, "error"))
+        writer.writeheader()
+        read = ((path, _opened(prediction, path)) for path in files)
+        answered = in_batches(read, winner.network, batch or prediction.batch)
+        for path, work in tqdm(answered, total=len(files), unit="image", disable=None):
+            if isinstance(work, InputError):
+                failures.append(_printable(str(work)))
+                writer.writerow({"file": path, "error": failures[-1]})
+            else:
+                writer.writerow({"file": path} | prediction.finish(path, work))
+    print(
+        f"{plural(len(files) - len(failures), 'image')} predicted by {winner.name}: {out / TABLE}"
+    )
+    return failures
+
+
+def _opened(prediction: "GlandPrediction | DigitPrediction", path: Path) -> Any:
+    try:
+        return prediction.open(path)
+    except InputError as error:
+        return error
+
+
+class GlandPrediction:
+    """Masks, overlays, and the glands in figures."""
+
+    columns = ("glands", "gland_pixels", "gland_share", "mask")
+    batch = 16  # tiles
+
+    def __init__(self, winner: Winner, out: Path) -> None:
+        self._channels, *size = winner.input
+        self._size = (size[0], size[1])
+        self._shift = float(winner.data.get("image_shift", 0))
+        self._out = out
+        self._names: Counter[str] = Counter()
+        for folder in (MASKS, OVERLAYS):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+
+    def open(self, path: Path) -> Canvas:
+        """The image, to be cut into tiles; raises InputError where it cannot be read."""
+        pixels = read_unlabelled(path, self._channels, gland_folder.SMALLEST_SIDE)
+        return Canvas(pixels, self._size, self._shift)
+
+    def finish(self, path: Path, canvas: Canvas) -> dict[str, object]:
+        """Write both pictures; the image's row."""
+        mask = canvas.mask()
+        file = f"{unique_name(path, self._names)}.png"
+        shown = Image.fromarray(overlay(canvas.pixels, mask))
+        Image.fromarray(mask.astype(np.uint8) * 255).save(self._out / MASKS / file)
+        shown.save(self._out / OVERLAYS / file, compress_level=FAST)
+        return {
+            "glands": ndimage.label(mask, EIGHT_NEIGHBOURS)[1],
+            "gland_pixels": int(mask.sum()),
+            "gland_share": f"{mask.mean():.6f}",
+            "mask": f"{MASKS}/{file}",
+        }
+
+
+class Digit:
+    """A grey image in work."""
+
+    def __init__(self, image: Tensor) -> None:
+        self._image = image
+        self.probabilities = torch.empty(0)
+
+    def tiles(self) -> Iterator[Tensor]:
+        """It is a single one."""
+        yield self._image
+
+    def add(self, probabilities: Tensor) -> None:
+        """(classes,)."""
+        self.probabilities = probabilities
+
+
+class DigitPrediction:
+    """Classes and their probabilities."""
+
+    batch = 256
+
+    def __init__(self, winner: Winner) -> None:
+        self._channels, height, width = winner.input
+        self._size = (width, height)
+        classes = winner.data.get("classes", DIGITS)
+        # Studies before there was `dl4ia predict` wrote the names in one text.
+        self._classes = classes.split(", ") if isinstance(classes, str) else list(classes)
+        if len(self._classes) != winner.output[0]:
+            raise InputError(
+                f"{winner.name}: {winner.output[0]} outputs, and its study names "
+                f"{len(self._classes)} classes; expected as many: register the model again"
+            )
+        self.columns = ("class", *(f"probability_{name}" for name in self._classes))
+
+    def open(self, path: Path) -> Digit:
+        """The image in the network's size; raises InputError where it cannot be read."""
+        pixels = read_unlabelled(path, self._channels, class_folder.SMALLEST_SIDE)[..., 0]
+        if pixels.shape[::-1] != self._size:
+            resized = Image.fromarray(pixels).resize(self._size, Image.Resampling.BILINEAR)
+            pixels = np.asarray(resized)
+        return Digit(torch.tensor(pixels).unsqueeze(0).float().div(255))
+
+    def finish(self, path: Path, digit: Digit) -> dict[str, object]:
+        """The image's row."""
+        shares = digit.probabilities.tolist()
+        named = {
+            f"probability_{name}": f"{share:.6f}"
+            for name, share in zip(self._classes, shares, strict=True)
+        }
+        return {"class": self._classes[int(digit.probabilities.argmax())]} | named
+
+
+def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The (H, W, C) image in RGB, with the outline of the glands on their own pixels."""
+    height, width, channels = pixels.shape
+    shown = np.zeros((height, width, 3), np.uint8)
+    shown[..., :channels] = pixels
+    thickness = max(1, min(height, width) // THICKEST)
+    shown[mask & ~ndimage.binary_erosion(mask, EIGHT_NEIGHBOURS, thickness)] = OUTLINE
+    return shown
+
+
+def unique_name(path: Path, taken: Counter[str]) -> str:
+    """The file's name without its suffix, safe in any folder, and no other one's in `taken`."""
+    plain = re.sub(r"[^\w.-]", "_", path.stem).lstrip(".") or "image"
+    plain = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
+    name = plain
+    while taken[name.casefold()]:  # some file systems know no capitals
+        taken[plain.casefold()] += 1
+        name = f"{plain}-{taken[plain.casefold()]}"
+    taken[name.casefold()] += 1
+    return name
+
+
+def _printable(text: str) -> str:
+    """In one line, and harmless to a terminal, whatever a file is called."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
