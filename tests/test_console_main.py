@@ -46,6 +46,8 @@ def test_help(tmp_path: Path, command: str) -> None:
         (["predict", "x.png", "-o", "out"], "Missing option '--model'."),
         (["predict", "x.png", "--model", "m@champion", "-o", "out"], "x.png: no such file"),
         (["ui"], "sqlite:///mlruns/optuna.db: no study there yet; run one first"),
+        (["data", "prepare-glas", "x.zip", "out"], "x.zip: is neither a folder nor a zip file"),
+        (["data", "prepare-glas", ".", "out"], ".: no train_N.bmp in it; expected GlaS's release"),
         (["ui", "--storage", "bogus"], "--storage bogus: cannot be reached"),
     ],
 )

@@ -137,6 +137,46 @@ def ui(out: Path, storage: str | None, tracking_uri: str | None) -> None:
     )
 
 
+@commands.group(no_args_is_help=False)
+def data() -> None:
+    """Prepare images for a study."""
+
+
+@data.command("prepare-glas")
+@click.argument("release", metavar="ZIP_OR_DIR", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--size", type=click.IntRange(min=16), default=128, show_default=True, metavar="PIXELS"
+)
+@click.option(
+    "--split",
+    type=click.Choice(["testA", "testB", "both"]),
+    default="testA",
+    show_default=True,
+    help="The test images; those of testB are numbered from 61.",
+)
+def prepare_glas(release: Path, out: Path, size: int, split: str) -> None:
+    """Make the gland study's folder OUT from the release of the GlaS contest.
+
+    The release (train_N.bmp, testA_N.bmp, testB_N.bmp, their _anno.bmp and Grade.csv) is not
+    downloaded: it is for research, and its authors, at the University of Warwick, ask people to
+    agree to that. Look for "Warwick-QU dataset, GlaS challenge contest".
+
+    Writes Train/ and Test/ with image_NN.png (red: haematoxylin, green: eosin), label_NN.png (0,
+    255) and instances_NN.png (each gland's number), and patients.csv for --split-by patient. Images
+    are squeezed to squares of PIXELS a side; labels lie on the same grid.
+    """
+    from tqdm import tqdm
+
+    from dl4ia.data.glas_release import count_images
+    from dl4ia.data.glas_release import prepare_glas as prepare
+
+    with tqdm(total=count_images(release, split), unit="image", disable=None, leave=False) as bar:
+        counts = prepare(release, out, size, split, bar.update)
+    click.echo(f"{out}: {counts['Train']} training and {counts['Test']} test images")
+    click.echo(f"Search a network for them:  python studies/segmentation.py --data {out}")
+
+
 def main() -> NoReturn:
     """The command. Exit status 2 and one line for a user's mistake, 130 after Ctrl-C or SIGTERM."""
 
