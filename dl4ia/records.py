@@ -7,7 +7,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.study import Identity, is_interrupted
-from dl4ia.tracking import DatasetRecord, RunRecord, Status
+from dl4ia.tracking.runs import DatasetRecord, RunRecord, Status
 
 
 def dataset_record(

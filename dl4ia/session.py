@@ -19,7 +19,8 @@ from dl4ia.search_space import SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
 from dl4ia.study import Identity, check_identity, open_storage, open_study
 from dl4ia.task import Task
-from dl4ia.tracking import DatasetRecord, Tracker
+from dl4ia.tracking.runs import DatasetRecord
+from dl4ia.tracking.writing import Tracker
 from dl4ia.training.precision import fast_precision
 
 

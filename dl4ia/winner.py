@@ -210,10 +210,12 @@ def retraining_of(trial: int) -> Iterator[None]:
 
 def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[str, Any]) -> None:
     example = session.dataset.images[:EXAMPLE_IMAGES].numpy().astype(np.float32)
-    names = (f"val_{session.task.metric}", f"test_{session.task.metric}")
+    test = f"test_{session.task.metric}"
+    names = (f"val_{session.task.metric}", test, f"{test}_low", f"{test}_high")
     scores = {name: f"{winner['metrics'][name]:.4f}" for name in names}
     description = (
         "Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Of the first of "
-        f"{winner['seeds']} retraining seeds; the test score is their mean: {scores}"
+        f"{winner['seeds']} retraining seeds; the test score is their mean, with its 95 % "
+        f"interval: {scores}"
     )
     session.tracker.register_model(run, model, example, session.name, scores, description)

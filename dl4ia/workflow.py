@@ -32,7 +32,8 @@ from dl4ia.session import Length, Session, open_session
 from dl4ia.study import FINISHED, finished_trials, first_value, search
 from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
-from dl4ia.tracking import Status, TrackingError
+from dl4ia.tracking.runs import Status
+from dl4ia.tracking.writing import TrackingError
 from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
 
 

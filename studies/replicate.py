@@ -37,7 +37,7 @@ def run(flags: argparse.Namespace) -> None:
         write_into,
         write_reports,
     )
-    from dl4ia.tracking import Tracker
+    from dl4ia.tracking.writing import Tracker
 
     known = [table.name for table in TABLES]
     if unknown := set(flags.only or known) - set(known):

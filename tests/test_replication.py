@@ -20,7 +20,7 @@ from dl4ia.replication.tables import Row, Table, as_markdown, as_text, cells, sp
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.search_space import check_point
 from dl4ia.segmentation import SegmentationTask
-from dl4ia.tracking import Tracker
+from dl4ia.tracking.writing import Tracker
 from search_spaces import classification, segmentation
 from search_spaces.segmentation import REPORT_MODELS
 

@@ -14,7 +14,8 @@ import torch
 from mlflow import MlflowClient
 
 from dl4ia.errors import InputError, first_line
-from dl4ia.tracking import DatasetRecord, RunRecord, Tracker, TrackingError
+from dl4ia.tracking.runs import DatasetRecord, RunRecord
+from dl4ia.tracking.writing import Tracker, TrackingError
 
 START = datetime(2025, 3, 1, 12, 0, 0)
 DATASET = DatasetRecord("glands", "a" * 36, "data/glands", {"images": 85}, "training")
@@ -143,7 +144,7 @@ def test_a_run_that_cannot_be_written_whole_is_not_left_behind(tracker: Tracker)
 def test_find_turns_pages_and_keeps_to_its_study(
     tracker: Tracker, monkeypatch: pytest.MonkeyPatch, study: str
 ) -> None:
-    monkeypatch.setattr("dl4ia.tracking.RUNS_PER_PAGE", 2)
+    monkeypatch.setattr("dl4ia.tracking.search.RUNS_PER_PAGE", 2)
     short = replace(TRIAL, study=study, parameters={}, metrics={}, history={})
     written = {
         str(number): tracker.write(replace(short, tags={"dl4ia.trial": str(number)}), None, None)

@@ -6,7 +6,7 @@ from dl4ia.classification import ClassificationTask
 from dl4ia.errors import InputError
 from dl4ia.report import table
 from dl4ia.segmentation import SegmentationTask
-from dl4ia.tracking import TrackedRun, best_trials
+from dl4ia.tracking.reading import TrackedRun, best_trials
 
 METRICS = {task.name: f"val_{task.metric}" for task in (SegmentationTask, ClassificationTask)}
 WIDTH = 100  # characters

@@ -23,7 +23,7 @@ from dl4ia.data.unlabelled import find_images, read_unlabelled
 from dl4ia.errors import InputError
 from dl4ia.objects import EIGHT_NEIGHBOURS
 from dl4ia.report import plural
-from dl4ia.tracking import Winner, load_winner
+from dl4ia.tracking.reading import Winner, load_winner
 
 MASKS, OVERLAYS, TABLE = "masks", "overlays", "predictions.csv"
 DIGITS = tuple("0123456789")

@@ -1,0 +1,17 @@
+"""MLflow: what it is told of a study, and asked of it again. Nothing else imports it.
+
+The Optuna study is the truth; MLflow is written from it, one batch a trial, and can be rebuilt from
+it. Importing MLflow costs 3 s.
+"""
+
+import logging
+import os
+
+# Read while MLflow is imported: it sends no usage reports home, and prints no links.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+# A new database is no news, and neither are its migrations.
+logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING").upper())
+# It logs a failing database's whole traceback and then raises; the caller says it in one line.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -1,0 +1,237 @@
+"""What MLflow is told of a study: takes plain data and decides nothing.
+
+Make one `Tracker` before any worker starts, and write each trial when it has ended.
+"""
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+from alembic.util import CommandError
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModel,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from dl4ia.errors import InputError, first_line
+from dl4ia.tracking.models import export_network
+from dl4ia.tracking.runs import WRITTEN_AT_ONCE, DatasetRecord, Kind, RunRecord, Status
+from dl4ia.tracking.search import of_study, search_runs
+
+if TYPE_CHECKING:
+    import torch
+
+TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
+
+LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters, MLflow's limits
+
+
+class Tracker:
+    """Writes runs into one experiment at one address. Methods raise `TrackingError`."""
+
+    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+        """Open the database, creating it (3 s) and the experiment where they are missing.
+
+        Files go under `artifacts`, or where the server at an http address keeps its own.
+
+        Raises:
+            InputError: the database is broken or out of date, or the experiment was deleted.
+        """
+        try:
+            if uri.startswith("sqlite:///"):
+                _create_database(Path(uri.removeprefix("sqlite:///")))
+            self._client = MlflowClient(uri, registry_uri=uri)
+            found = self._client.get_experiment_by_name(experiment)
+            if found is None:
+                folder = str(artifacts.resolve()) if uri.startswith("sqlite:") else None
+                self._experiment = self._client.create_experiment(experiment, folder)
+                return
+        except (MlflowException, SQLAlchemyError, CommandError) as error:
+            raise InputError(
+                f"MLflow at '{uri}' cannot be opened: {first_line(error)}; repair it, or give"
+                " another address"
+            ) from error
+        if found.lifecycle_stage != "active":
+            raise InputError(
+                f"MLflow experiment '{experiment}' at '{uri}' was deleted; restore it with"
+                f" 'mlflow experiments restore -x {found.experiment_id}', or use another name"
+            )
+        self._experiment = found.experiment_id
+
+    def find(self, study: str, kind: Kind, tag: str = "dl4ia.trial") -> dict[str, str]:
+        """The value of `tag` (or "") -> id, of the runs of that kind; the newest of several.
+
+        What is RUNNING was cut off while it was written, and is left out; but a study may be.
+        """
+        runs = self._search(study, kind, "" if kind == "study" else "status != 'RUNNING'")
+        return {run.data.tags.get(tag, ""): run.info.run_id for run in runs}
+
+    def discard_unfinished(self, study: str) -> None:
+        """Delete the runs that `find` leaves out. Only while no other process writes the study."""
+        for kind in WRITTEN_AT_ONCE:
+            for run in list(self._search(study, kind, "status = 'RUNNING'")):
+                self._client.delete_run(run.info.run_id)
+
+    def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:
+        query = f"{of_study(study)} AND tags.`dl4ia.kind` = '{kind}'"
+        query += f" AND {condition}" if condition else ""
+        yield from search_runs(self._client, self._experiment, query, "start_time ASC")
+
+    def write(self, record: RunRecord, dataset: DatasetRecord | None, parent: str | None) -> str:
+        """Create a run, with everything `record` says, as a child of run `parent`; return its id.
+
+        A run that cannot be written whole is deleted again.
+        """
+        tags = {**record.tags, "dl4ia.kind": record.kind, "dl4ia.study": record.study}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        tags = {key: _shortened(value, LONGEST_TAG) for key, value in tags.items()}
+        parameters = [
+            Param(key, _shortened(str(value), LONGEST_PARAMETER))
+            for key, value in record.parameters.items()
+        ]
+        start = _milliseconds(record.start)
+        created = self._client.create_run(self._experiment, start, tags, record.name)
+        run: str = created.info.run_id
+        try:
+            if dataset is not None:
+                self._client.log_inputs(run, [_dataset_input(dataset)])
+            self._client.log_batch(run, _metrics(record), parameters)  # in as many calls as needed
+            if record.end is not None:
+                self._client.set_terminated(run, record.status, _milliseconds(record.end))
+        except BaseException:  # Ctrl-C too
+            self._client.delete_run(run)
+            raise
+        return run
+
+    def close(
+        self,
+        run: str,
+        status: Status,
+        end: datetime | None = None,
+        metrics: Mapping[str, float] = MappingProxyType({}),
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """End a run at `end` (None: now), adding final metrics and tags."""
+        ended = _milliseconds(end or datetime.now())
+        values = [_metric(name, value, ended, 0) for name, value in metrics.items()]
+        labels = [RunTag(key, _shortened(value, LONGEST_TAG)) for key, value in tags.items()]
+        self._client.log_batch(run, values, tags=labels)
+        self._client.set_terminated(run, status, ended)
+
+    def reopen(self, run: str) -> None:
+        """Call a run RUNNING again (MLflow keeps its last end time until it is closed again)."""
+        self._client.update_run(run, "RUNNING")
+
+    def log_files(self, run: str, files: Iterable[Path], folder: str) -> None:
+        """Copy files into the run's `folder`, "pictures" for example."""
+        for file in files:
+            self._client.log_artifact(run, str(file), folder)
+
+    def register_model(
+        self,
+        run: str,
+        model: "torch.nn.Module",
+        example: np.ndarray,
+        name: str,
+        tags: Mapping[str, str],
+        description: str,
+    ) -> str:
+        """Export `model` as a new version of `name`, its champion; return the version.
+
+        `example` is float32 (N >= 2, C, H, W): what is exported takes any N, but only its C, H, W.
+        """
+        # MLflow's log_model works at its global address, and loads and runs the model once more.
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary, "model")
+            exported = export_network(model, example, run, folder)
+            logged = self._client.create_logged_model(self._experiment, name, source_run_id=run)
+            exported.model_id, exported.artifact_path = logged.model_id, logged.artifact_location
+            exported.save(str(folder / "MLmodel"))
+            self._client.log_model_artifacts(logged.model_id, str(folder))
+        self._client.finalize_logged_model(logged.model_id, "READY")
+        self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
+        return self._register(logged, run, name, tags, description)
+
+    def _register(
+        self, logged: LoggedModel, run: str, name: str, tags: Mapping[str, str], description: str
+    ) -> str:
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Not "models:/<id>": an SQLite registry would look that up at MLflow's global address.
+        source, labels, model_id = logged.artifact_location, dict(tags), logged.model_id
+        registered = self._client.create_model_version(
+            name, source, run, labels, description=description, model_id=model_id
+        )
+        self._client.set_registered_model_alias(name, "champion", registered.version)
+        link = json.dumps([{"name": name, "version": registered.version}])
+        self._client.set_logged_model_tags(model_id, {"mlflow.modelVersions": link})
+        return str(registered.version)
+
+
+def _create_database(path: Path) -> None:
+    """Make a missing database whole or not at all: MLflow cannot mend a migration cut off."""
+    if path.exists() and path.stat().st_size > 0:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    for leftover in (part, part.with_name(f"{part.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    MlflowClient(f"sqlite:///{part}").search_experiments(max_results=1)
+    part.replace(path)
+
+
+def _dataset_input(dataset: DatasetRecord) -> DatasetInput:
+    source, profile = json.dumps({"uri": dataset.source}), json.dumps(dict(dataset.profile))
+    entity = Dataset(dataset.name, dataset.digest, "local", source, profile=profile)
+    return DatasetInput(entity, [InputTag("mlflow.data.context", dataset.context)])
+
+
+def _metrics(record: RunRecord) -> list[Metric]:
+    """Final values, and every epoch's, spread evenly over the time that the run took."""
+    start = _milliseconds(record.start)
+    end = _milliseconds(record.end or datetime.now())
+    metrics = [_metric(name, value, end, 0) for name, value in record.metrics.items()]
+    for name, values in record.history.items():
+        for epoch, value in enumerate(values, start=1):
+            time = start + (end - start) * epoch // len(values)
+            metrics.append(_metric(name, value, time, epoch))
+    return metrics
+
+
+def _metric(name: str, value: float, time: int, epoch: int) -> Metric:
+    """With the name that MLflow allows: a class may be called anything."""
+    return Metric(re.sub(r"[^\w./ :-]", "_", name), _finite(value), time, epoch)
+
+
+def _finite(value: float) -> float:
+    """MLflow stores NaN (and skips it in filters), but turns infinity into 1.8e308."""
+    return value if math.isfinite(value) else math.nan
+
+
+def _milliseconds(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def _shortened(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
