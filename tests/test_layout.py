@@ -139,6 +139,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "os",
         "platform",
         "subprocess",
+        "threading",
     }
     light |= {"collections", "dataclasses", "pathlib", "typing", "dl4ia", "psutil"}
     for name in ("command_line", "environment", "errors"):
