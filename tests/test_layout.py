@@ -22,6 +22,7 @@ ORDER = [
     "objects",
     "training",
     "pictures",
+    "sketches",
     "task",
     "segmentation",
     "classification",
