@@ -1,5 +1,6 @@
 """What the user reads in the terminal: a line a trial, and the study's summary."""
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -175,6 +176,7 @@ def summary(
     validation: str,
     page: Path,
     storage: str,
+    trial_pictures: Path,
     tracking_uri: str,
 ) -> str:
     """The whole summary of a study that has a winner."""
@@ -207,7 +209,8 @@ def summary(
         *_ablation_lines(study, winner["trial"]),
         "",
         f"Report page:         {page}",
-        "Compare the trials:  optuna-dashboard " + storage,
+        f"Compare the trials:  optuna-dashboard {shlex.quote(storage)} --artifact-dir "
+        + shlex.quote(str(trial_pictures)),
         "See every run:       mlflow ui --backend-store-uri " + tracking_uri,
     ]
     return "\n".join(lines)

@@ -70,6 +70,11 @@ class Session:
         return self.arguments.out / "reports" / self.name / "index.html"
 
     @property
+    def trial_pictures(self) -> Path:
+        """Where the trials' pictures are kept for the Optuna dashboard."""
+        return self.arguments.out / "artifacts" / "optuna"
+
+    @property
     def front_picture(self) -> Path:
         """The Pareto front of several objectives."""
         return self.arguments.out / "artifacts" / self.name / "pareto_front.png"
