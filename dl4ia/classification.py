@@ -14,10 +14,12 @@ from dl4ia.metrics import expected_calibration_error
 from dl4ia.models.classification import ClassificationModel, ModelSettings
 from dl4ia.pictures import draw_confusion, draw_misclassified
 from dl4ia.search_space import settings_of
+from dl4ia.sketches import sketch_confusion, sketch_misclassified
 from dl4ia.statistics import Scores
 
 # Pixels at once, 1,000 digits; fixed, so that scoring does not depend on what is tuned.
 EVALUATION_BATCH = 1000 * 28 * 28
+TRIAL_IMAGES = 3000  # that a trial is pictured with; all 12,000 of MNIST would cost 1 % of its time
 
 
 class ClassificationTask:
@@ -79,6 +81,18 @@ class ClassificationTask:
         """calibration_error, the expected one."""
         error = expected_calibration_error(probabilities, dataset.labels)
         return {"calibration_error": error}
+
+    def draw_trial(
+        self, model: nn.Module, validation: Dataset, device: torch.device, folder: Path
+    ) -> list[Path]:
+        """The confusion matrix and the most confident errors, as PNG files."""
+        # Every so many, since a folder's images may come class by class.
+        shown = validation.subset(range(0, len(validation), -(-len(validation) // TRIAL_IMAGES)))
+        confidence, predictions = self.probabilities(model, shown, device).max(1)
+        return [
+            sketch_confusion(shown.labels, predictions, self.classes, folder),
+            sketch_misclassified(shown, predictions, confidence, self.classes, folder),
+        ]
 
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path

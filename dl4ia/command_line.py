@@ -1,9 +1,11 @@
 """The flags that every study has. Imports nothing heavy: `--help` answers at once."""
 
 import argparse
+import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -216,6 +218,7 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
     stopped: what is said after Ctrl-C.
     """
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _interrupt_again
     try:
         work()
     except InputError as error:
@@ -233,6 +236,17 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
 def _stop(signal_number: int, frame: FrameType | None) -> None:
     """A polite kill is a Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C that fell into a destructor, or into the garbage collector's work, comes once more.
+
+    Python drops what is raised there. A moment later, since it would be dropped here as well.
+    """
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

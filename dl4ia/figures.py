@@ -1,21 +1,29 @@
-"""The report page's interactive plots, as HTML fragments. The only file that imports plotly.
+"""The interactive plots, for the report page and the dashboard. The only file that imports plotly.
 
-Colours follow the page, light or dark: backgrounds are transparent, text takes the page's colour.
+`fragment` turns a figure into a part of the page. Its colours follow the page, light or dark:
+backgrounds are transparent, text takes the page's colour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
+from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
+from dl4ia.ablation import effects_of
+from dl4ia.report import describe, short
+from dl4ia.selection import Selection
 from dl4ia.statistics import Estimate
 from dl4ia.study import first_value
 
 ACCENT, GREY, REPORT = "#1f88b5", "#8a8f98", "#d9722b"
-HEIGHT = 380  # pixels
+SCALE = ("#77739f", "#1f9e89", "#e0a21a")  # low to high, to be seen on black and on white
+LEGEND = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}  # above the plot
+HEIGHT, DASHBOARD_HEIGHT = 380, 450  # pixels; the latter is the dashboard's own
 FOLLOW_THE_PAGE = """
 function paint() {
   const style = getComputedStyle(document.body), grid = "rgba(128,128,128,0.25)";
@@ -26,10 +34,6 @@ function paint() {
         change[name + ".gridcolor"] = grid; change[name + ".zerolinecolor"] = grid;
       }
     Plotly.relayout(plot, change);
-    for (const [index, trace] of (plot.data || []).entries())
-      if (trace.type === "parcoords")
-        Plotly.restyle(plot, {"labelfont.color": style.color, "tickfont.color": style.color,
-          "rangefont.color": style.color}, [index]);
   }
 }
 window.addEventListener("load", paint);
@@ -39,10 +43,14 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 
 @dataclass(frozen=True)
 class Interval:
-    """A row of a forest plot."""
+    """A row of a forest plot.
+
+    searched: the value that the search had promised; None where there is none.
+    """
 
     label: str
     estimate: Estimate
+    searched: float | None = None
 
 
 def scripts() -> str:
@@ -50,7 +58,7 @@ def scripts() -> str:
     return f"<script>{get_plotlyjs()}</script>\n<script>{FOLLOW_THE_PAGE}</script>"
 
 
-def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) -> str:
+def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) -> go.Figure:
     """Values over trial numbers, the report's models marked; names: what each trial is."""
     figure = go.Figure()
     kinds = {"search": ACCENT, "report's models": REPORT, "pruned (last value seen)": GREY}
@@ -89,10 +97,10 @@ def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) ->
             hovertemplate="trial %{x}: %{y:.4f}<br>%{text}<extra></extra>",
         )
     figure.update_layout(xaxis_title="trial", yaxis_title=f"validation {metric}")
-    return _fragment(figure)
+    return figure
 
 
-def bars(values: dict[str, float], title: str) -> str:
+def bars(values: dict[str, float], title: str) -> go.Figure:
     """Horizontal bars, the largest on top."""
     names = list(reversed(values))
     figure = go.Figure(
@@ -104,13 +112,44 @@ def bars(values: dict[str, float], title: str) -> str:
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
     )
-    figure.update_layout(xaxis_title=title, xaxis_tickformat=".0%")
-    return _fragment(figure, _height(len(names)))
+    figure.update_layout(xaxis_title=title, xaxis_tickformat=".0%", height=_height(len(names)))
+    return figure
 
 
-def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> str:
+def finalists(study: optuna.Study, selection: Selection, metric: str) -> go.Figure | None:
+    """Each finalist's mean over the repeats, and what the search had promised: its optimism.
+
+    None where no finalist was trained twice.
+    """
+    trials = study.get_trials(deepcopy=False)
+    rows = [
+        Interval(
+            f"trial {each.trial}: {describe(trials[each.trial])}",
+            selection.estimate(each),
+            each.searched,
+        )
+        for each in selection.finalists
+        if len(each.values) > 1
+    ]
+    return forest(rows, f"validation {metric}") if rows else None
+
+
+def ablation(record: Mapping[str, Any], metric: str) -> go.Figure | None:
+    """What each choice buys; record: a study's attribute "ablation".
+
+    None where no choice was turned back twice.
+    """
+    rows = [
+        Interval(f"{each.name}: {short(each.chosen)}", each.estimate(record["held_out"]))
+        for each in effects_of(record)
+        if len(each.differences) > 1 and not each.failure
+    ]
+    return forest(rows, f"effect on validation {metric}", zero=True) if rows else None
+
+
+def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> go.Figure:
     """Means with their 95 % intervals, the first on top; `zero` draws the line of no effect."""
-    shown = [row for row in reversed(rows) if row.estimate.count > 1]
+    shown = list(reversed(rows))
     figure = go.Figure(
         go.Scatter(
             x=[row.estimate.mean for row in shown],
@@ -123,18 +162,30 @@ def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> str:
             },
             mode="markers",
             marker={"color": ACCENT, "size": 9},
+            name="mean, 95 % interval",
             customdata=[(row.estimate.low, row.estimate.high) for row in shown],
             hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]"
             "<extra></extra>",
         )
     )
+    promised = [row for row in shown if row.searched is not None]
+    if promised:
+        figure.add_scatter(
+            x=[row.searched for row in promised],
+            y=[row.label for row in promised],
+            mode="markers",
+            marker={"color": REPORT, "size": 9, "symbol": "diamond-open"},
+            name="in the search",
+            hovertemplate="%{y}<br>%{x:.4f} in the search<extra></extra>",
+        )
+    figure.update_xaxes(zeroline=False)
     if zero:
         figure.add_vline(0, line={"color": GREY, "dash": "dot"})
-    figure.update_layout(xaxis_title=title)
-    return _fragment(figure, _height(len(shown)))
+    figure.update_layout(xaxis_title=title, height=_height(len(shown)), showlegend=bool(promised))
+    return figure
 
 
-def budget(best: Sequence[float], metric: str) -> str:
+def budget(best: Sequence[float], metric: str) -> go.Figure:
     """The expected best of n random trials, over n."""
     figure = go.Figure(
         go.Scatter(
@@ -148,48 +199,82 @@ def budget(best: Sequence[float], metric: str) -> str:
     figure.update_layout(
         xaxis_title="random trials", yaxis_title=f"expected best {metric}", xaxis_dtick=1
     )
-    return _fragment(figure)
+    return figure
 
 
-def slices(study: optuna.Study, parameters: Sequence[str], metric: str) -> str:
+def slices(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.Figure:
     """Optuna's own: the value over each of these hyperparameters, each on its own axis."""
     figure = optuna.visualization.plot_slice(
         study, list(parameters), target=first_value, target_name=metric
     )
-    figure.update_layout(width=max(700, 230 * len(parameters)))
-    return _fragment(figure)
+    figure.update_traces(marker={"colorscale": SCALE, "line_width": 0})
+    figure.update_layout(width=min(1100, max(700, 230 * len(parameters))))
+    return figure
 
 
-def parallel(study: optuna.Study, parameters: Sequence[str], metric: str) -> str:
-    """Optuna's own: each trial a line through its hyperparameters."""
+def parallel(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.Figure:
+    """Optuna's own, but for its colours, white for the best: each trial a line."""
     figure = optuna.visualization.plot_parallel_coordinate(
         study, list(parameters), target=first_value, target_name=metric
     )
-    figure.update_layout(width=max(900, 150 * len(parameters)), margin={"t": 70, "b": 60})
-    return _fragment(figure, 460)
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    # The first axis is the value, from 0 to 1.
+    colours = sample_colorscale(SCALE, [trace.y[0] for trace in lines])
+    for trace, colour in zip(lines, colours, strict=True):
+        trace.update(line_color=colour, opacity=0.7)
+    bar = {"colorscale": SCALE, "reversescale": False}
+    figure.update_traces(marker=bar, selector={"mode": "markers"})
+    figure.update_annotations(font_color=None)
+    figure.update_layout(
+        width=max(900, 150 * len(parameters)), height=460, margin={"t": 70, "b": 60}
+    )
+    return figure
 
 
 def _height(rows: int) -> int:
     return 110 + 32 * max(1, rows)
 
 
-def _fragment(figure: go.Figure, height: int = HEIGHT) -> str:
+def fragment(figure: go.Figure | None) -> str:
+    """The figure as a part of the report page; "" of None."""
+    if figure is None:
+        return ""
     figure.update_layout(
         title=None,
         template="none",
-        height=height,
+        height=figure.layout.height or HEIGHT,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"orientation": "h", "y": 1.12, "x": 0},
+        legend=LEGEND,
     )
-    if figure.layout.margin.t is None:
-        figure.update_layout(margin={"l": 10, "r": 20, "t": 40, "b": 50})
-    figure.update_xaxes(automargin=True)
-    figure.update_yaxes(automargin=True)
+    _leave_room(figure)
     made: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,
         config={"displaylogo": False, "responsive": True, "displayModeBar": False},
     )
     return f'<div class="plot wide">{made}</div>'
+
+
+def for_dashboard(figure: go.Figure, title: str) -> go.Figure:
+    """The figure as the Optuna dashboard takes it: with a title, which the page has around it."""
+    figure.update_layout(
+        # Below the buttons that the dashboard has in the plot's upper right corner.
+        title={"text": title, "font": {"size": 16}, "x": 0, "y": 0.88},
+        template="none",
+        height=DASHBOARD_HEIGHT,
+        paper_bgcolor="white",  # the dashboard has a dark mode, but asks no plot to follow it
+        legend=LEGEND,
+        margin={"l": 10, "r": 20, "t": 110, "b": 50},
+    )
+    _leave_room(figure)
+    return figure
+
+
+def _leave_room(figure: go.Figure) -> None:
+    """Margins for what is written around the axes."""
+    if figure.layout.margin.t is None:
+        figure.update_layout(margin={"l": 10, "r": 20, "t": 40, "b": 50})
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)

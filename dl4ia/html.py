@@ -52,9 +52,9 @@ def write_page(file: Path, title: str, parts: Iterable[str]) -> None:
     unfinished.replace(file)
 
 
-def heading(text: str) -> str:
-    """A section's."""
-    return f"<h2>{escape(text)}</h2>"
+def heading(text: str, level: int = 2) -> str:
+    """A section's, or, on level 1, the page's."""
+    return f"<h{level}>{escape(text)}</h{level}>"
 
 
 def paragraph(text: str) -> str:

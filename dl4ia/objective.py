@@ -6,7 +6,7 @@ there.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from dl4ia.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import fast_precision
+
+AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -73,6 +75,9 @@ class Objective:
     device: torch.device
     environment: Mapping[str, str]
     further: tuple[str, ...] = ()  # objectives besides the metric: "weights", "seconds" (an epoch)
+    # Is shown what a trial that was trained to the end has made (of the last fold), while Optuna
+    # still takes attributes of the trial.
+    after_training: AfterTraining | None = None
 
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """The trial's value, or those of several objectives.
@@ -109,7 +114,7 @@ class Objective:
     ) -> Iterator[Result]:
         """Train the folds side by side, and yield each epoch's mean over them.
 
-        Where there is a `trial` it is told the number of weights.
+        Where there is a `trial` it is told the number of weights, and `after_training` is called.
         """
         trainings = []
         for number, split in enumerate(self.splits):
@@ -124,6 +129,8 @@ class Objective:
             trial.set_user_attr("weights", weight_count(model))
         for folds in zip(*trainings, strict=True):
             yield _mean_over_folds(folds, [len(split.validation) for split in self.splits])
+        if trial is not None and self.after_training is not None:
+            self.after_training(trial, model, validation)
 
     def _train(
         self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]

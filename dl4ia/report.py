@@ -1,5 +1,6 @@
 """What the user reads in the terminal: a line a trial, and the study's summary."""
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -147,6 +148,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def short(value: object) -> str:
+    """A hyperparameter's value, of four digits where it is a number with a fraction."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def plural(count: int, noun: str) -> str:
     """For example "1 seed", "3 seeds"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
@@ -170,6 +176,7 @@ def summary(
     validation: str,
     page: Path,
     storage: str,
+    trial_pictures: Path,
     tracking_uri: str,
 ) -> str:
     """The whole summary of a study that has a winner."""
@@ -202,7 +209,8 @@ def summary(
         *_ablation_lines(study, winner["trial"]),
         "",
         f"Report page:         {page}",
-        "Compare the trials:  optuna-dashboard " + storage,
+        f"Compare the trials:  optuna-dashboard {shlex.quote(storage)} --artifact-dir "
+        + shlex.quote(str(trial_pictures)),
         "See every run:       mlflow ui --backend-store-uri " + tracking_uri,
     ]
     return "\n".join(lines)
@@ -249,7 +257,8 @@ def _validation_lines(
     scores = {name: values[-1] for name, values in trial.user_attrs["history"].items()}
     epochs = len(trial.user_attrs["history"]["seconds"])
     lines = [
-        f"Validation ({validation}, {epochs} epochs; the best of many, so on the bright side)",
+        f"Validation ({validation}, {plural(epochs, 'epoch')}; the best of many, so on the bright "
+        "side)",
         *_score_lines(metric, scores, "val"),
     ]
     if winner["epochs"] != epochs:
@@ -264,13 +273,13 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
     spread = f"mean ± SD over {seeds} seeds" if seeds > 1 else "1 seed"
     over = f"{winner['patients']} patients" if winner["patients"] else f"{winner['images']} images"
     lines = [
-        f"Test (retrained on all training images, {winner['epochs']} epochs; {spread}, 95 % "
-        f"interval over {over} and seeds)",
+        f"Test (retrained on all training images, {plural(winner['epochs'], 'epoch')}; {spread}, "
+        f"95 % interval over {over} and seeds)",
         *_score_lines(metric, scores, "test"),
     ]
     further = [name for name in test_metrics(scores) if not name.startswith(metric)]
     lines += [f"  {name} {_with_spread(scores, f'test_{name}')}" for name in further]
-    labels = {"ensemble": f"ensemble of the {seeds} seeds"}
+    labels = {"ensemble": f"ensemble of the {plural(seeds, 'seed')}"}
     labels["ensemble_averaged"] = labels["ensemble"] + ", mean over flips and quarter turns"
     for suffix, label in labels.items():
         for name in (metric, f"{metric}_pooled"):

@@ -165,8 +165,8 @@ def fingerprint(space: Space) -> str:
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
 
 
-def markdown_table(space: Space, points: Mapping[str, Mapping[str, Any]]) -> str:
-    """The space and its named points as two Markdown tables."""
+def space_table(space: Space) -> str:
+    """The space as a Markdown table."""
     lines = ["| hyperparameter | values | applies when | meaning |", "|---|---|---|---|"]
     for name, domain in space.items():
         conditions = "; ".join(
@@ -174,7 +174,13 @@ def markdown_table(space: Space, points: Mapping[str, Mapping[str, Any]]) -> str
             for other, values in domain.when.items()
         )
         lines.append(f"| `{name}` | {domain} | {conditions} | {domain.doc} |")
-    lines += ["", "| named point | " + " | ".join(f"`{name}`" for name in points) + " |"]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(space: Space, points: Mapping[str, Mapping[str, Any]]) -> str:
+    """The space and its named points as two Markdown tables."""
+    names = " | ".join(f"`{name}`" for name in points)
+    lines = [space_table(space), f"| named point | {names} |"]
     lines.append("|---" * (len(points) + 1) + "|")
     for name in space:
         row = " | ".join(str(point.get(name, "–")) for point in points.values())

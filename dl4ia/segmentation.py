@@ -17,10 +17,12 @@ from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.objects import ObjectCounts, object_dice, object_hausdorff
 from dl4ia.pictures import draw_segmentations
 from dl4ia.search_space import settings_of
+from dl4ia.sketches import sketch_segmentations
 from dl4ia.statistics import Scores
 from dl4ia.surfaces import boundary_scores
 
 EVALUATION_BATCH = 16  # images; fixed, so that scoring does not depend on what is tuned
+TRIAL_IMAGES = 3  # that every trial is pictured with
 
 
 class SegmentationTask:
@@ -96,6 +98,13 @@ class SegmentationTask:
     def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:
         """None."""
         return {}
+
+    def draw_trial(
+        self, model: nn.Module, validation: Dataset, device: torch.device, folder: Path
+    ) -> list[Path]:
+        """The first validation images, prediction, label and errors, as one PNG file."""
+        shown = validation.subset(range(min(len(validation), TRIAL_IMAGES)))
+        return [sketch_segmentations(shown, self.predict(model, shown, device), folder)]
 
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path

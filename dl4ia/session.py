@@ -1,5 +1,6 @@
 """Everything that a study needs, checked and opened: nothing is written before all is checked."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,11 @@ class Session:
         return self.arguments.out / "reports" / self.name / "index.html"
 
     @property
+    def trial_pictures(self) -> Path:
+        """Where the trials' pictures are kept for the Optuna dashboard."""
+        return self.arguments.out / "artifacts" / "optuna"
+
+    @property
     def front_picture(self) -> Path:
         """The Pareto front of several objectives."""
         return self.arguments.out / "artifacts" / self.name / "pareto_front.png"
@@ -126,6 +132,8 @@ def open_session(
     )
     check_identity(storage, name, identity)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # Ctrl-C in the middle of a query is answered in one line, not also as a cursor left open.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     arguments.out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(tracking_uri, task.name, arguments.out / "artifacts" / "mlflow")
     return Session(

@@ -17,6 +17,7 @@ from dl4ia.report import (
     front_rows,
     leaderboard,
     plural,
+    short,
     test_metrics,
 )
 from dl4ia.search_space import SpaceModule
@@ -40,7 +41,7 @@ def write_study_page(
     winner: dict[str, Any] = study.user_attrs["winner"]
     parts = [
         figures.scripts(),
-        f"<h1>{study.study_name}</h1>",
+        html.heading(study.study_name, 1),
         html.paragraph(
             f"Winner: trial {winner['trial']}, {describe(_trial(study, winner['trial']))}, "
             f"{winner['weights']:,} weights. Chosen by validation alone; the test set was opened "
@@ -126,7 +127,7 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
     parts = [
         html.heading("Test"),
         html.paragraph(
-            f"Retrained on all training images over {winner['epochs']} epochs from "
+            f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
             f"{plural(winner['seeds'], 'seed')}. Intervals by a bootstrap over {over} and seeds; "
             "differences are paired. Distances (Hausdorff) are in pixels, lower is better."
         ),
@@ -134,7 +135,7 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
     ]
     ensembles = [["no single model", metric]]
     for suffix, label in (
-        ("ensemble", f"ensemble of the {winner['seeds']} seeds"),
+        ("ensemble", f"ensemble of the {plural(winner['seeds'], 'seed')}"),
         ("ensemble_averaged", "the same, averaged over flips and quarter turns"),
     ):
         for name in (metric, f"{metric}_pooled"):
@@ -157,13 +158,6 @@ def _interval(scores: dict[str, float], name: str, sign: str = "") -> str:
 def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
     if not selection.finalists:
         return []
-    rows = [
-        figures.Interval(
-            f"trial {each.trial}: {describe(_trial(study, each.trial))}", selection.estimate(each)
-        )
-        for each in selection.finalists
-        if each.values
-    ]
     parts = [
         html.heading("Finalists"),
         html.paragraph(
@@ -173,7 +167,7 @@ def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[s
             "(Nadeau and Bengio 2003), since trainings share images."
         ),
         html.table(finalists(study, selection), "last"),
-        figures.forest(rows, f"validation {metric}"),
+        figures.fragment(figures.finalists(study, selection, metric)),
     ]
     if selection.simpler is not None:
         simpler = selection.of(selection.simpler)
@@ -200,7 +194,7 @@ def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation:
         ),
         html.table(leaderboard(study, metric, searched.REPORT_MODELS), "last"),
         html.paragraph(searched.REPORT_NOTE),
-        figures.history(trials, metric, [describe(trial) for trial in trials]),
+        figures.fragment(figures.history(trials, metric, [describe(trial) for trial in trials])),
     ]
 
 
@@ -238,9 +232,9 @@ def _choices(study: optuna.Study, metric: str) -> list[str]:
                 "hyperparameter tells the good from the rest. Of a search that went where it was "
                 "good, so a hint; an ablation is the test of it."
             ),
-            figures.bars(importances, "importance"),
-            figures.slices(study, drawn, metric),
-            figures.parallel(study, drawn, metric),
+            figures.fragment(figures.bars(importances, "importance")),
+            figures.fragment(figures.slices(study, drawn, metric)),
+            figures.fragment(figures.parallel(study, drawn, metric)),
         ]
 
 
@@ -251,13 +245,11 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
     effects = effects_of(ablation)
     failed = [effect_line(each, ablation["held_out"]) for each in effects if each.failure]
     rows = [["choice", "winner", ablation["baseline"], "effect", "95 % interval"]]
-    shown = []
     for each in effects:
         if not each.failure:
             found = each.estimate(ablation["held_out"])
-            shown.append(figures.Interval(f"{each.name}: {each.chosen}", found))
             rows.append(
-                [each.name, _short(each.chosen), _short(each.turned_back), f"{found.mean:+.4f}",
+                [each.name, short(each.chosen), short(each.turned_back), f"{found.mean:+.4f}",
                  f"{found.low:+.4f} to {found.high:+.4f}"]
             )  # fmt: skip
     return [
@@ -267,13 +259,9 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
             f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds."
         ),
         html.table(rows),
-        figures.forest(shown, f"effect on validation {metric}", zero=True),
+        figures.fragment(figures.ablation(ablation, metric)),
         *map(html.paragraph, failed),
     ]
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _budget(study: optuna.Study, metric: str) -> list[str]:
@@ -287,7 +275,7 @@ def _budget(study: optuna.Study, metric: str) -> list[str]:
             f"{len(values)} of this study's that were drawn at random (a pruned one counts with "
             "the last value seen, so the curve is on the low side)."
         ),
-        figures.budget(expected_best(values).tolist(), metric),
+        figures.fragment(figures.budget(expected_best(values).tolist(), metric)),
     ]
 
 
@@ -335,7 +323,7 @@ def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> l
                 f"{opening['epochs']} epochs, commit {opening['commit'][:10]}{changes}",
             ]
         )
-    point = [["hyperparameter", "winner"], *([k, _short(v)] for k, v in winner["point"].items())]
+    point = [["hyperparameter", "winner"], *([k, short(v)] for k, v in winner["point"].items())]
     return [
         html.heading("The winner's point"),
         html.table(point),

@@ -55,6 +55,12 @@ class Task(Protocol):
         """The metrics that are no ratio of sums over images."""
         ...
 
+    def draw_trial(
+        self, model: nn.Module, validation: Dataset, device: torch.device, folder: Path
+    ) -> list[Path]:
+        """Write quick pictures, the same images for every trial of a study; their paths."""
+        ...
+
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path
     ) -> list[Path]:

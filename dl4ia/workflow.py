@@ -3,14 +3,16 @@
 import shlex
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from dl4ia import report
+from dl4ia import dashboard, report
 from dl4ia.addresses import hide_password
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Source
@@ -77,6 +79,7 @@ def run_study(
             session.validation,
             session.page,
             hide_password(session.storage),
+            session.trial_pictures,
             session.tracking_uri,
         )
     )
@@ -90,14 +93,18 @@ def _is_complete(session: Session) -> bool:
     tracked = session.tracker.find(session.name, "trial").keys()
     if not {str(trial.number) for trial in ended} <= tracked:
         return False
+    (parent, *_) = [*session.tracker.find(session.name, "study").values(), ""]
     if _wants_front(session.arguments):
-        return session.front_picture.exists()
+        written = dashboard.study_is_written(session, None, parent)
+        return written and session.front_picture.exists()
     selection = current_selection(session)
     if selection is None or not winner_is_scored(session, selection):
         return False
     if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
-    return repeats_are_tracked(session) and winner_is_tracked(session)
+    if not (repeats_are_tracked(session) and winner_is_tracked(session)):
+        return False
+    return dashboard.study_is_written(session, selection, parent)
 
 
 def _run(session: Session) -> None:
@@ -105,7 +112,9 @@ def _run(session: Session) -> None:
     parent = _open_parent(session)
     status: Status = "KILLED"
     try:
+        dashboard.write_study(session, None, parent)
         _search(session, parent)
+        dashboard.write_study(session, None, parent)
         if len(finished_trials(session.study)) >= session.arguments.trials:
             _finish(session, parent)
             status = "FINISHED"
@@ -130,6 +139,7 @@ def _finish(session: Session, parent: str) -> None:
     track_repeats(session, parent)
     score_winner(session, selection)
     track_winner(session, parent, _write_page(session, selection))
+    dashboard.write_study(session, selection, parent)
 
 
 def _draw_front(session: Session) -> None:
@@ -177,12 +187,16 @@ def _open_parent(session: Session) -> str:
     for trial in session.study.get_trials(deepcopy=False, states=FINISHED):
         if str(trial.number) not in written:
             _track(session, trial, parent)
+    for trial in dashboard.trials_without_note(session.study):
+        dashboard.write_trial_note(session, trial, written[str(trial.number)])
     return parent
 
 
 def _track(session: Session, trial: FrozenTrial, parent: str) -> None:
+    """Into MLflow, and, with the run it has there, into the dashboard."""
     record = trial_record(session.name, session.identity, trial)
-    session.tracker.write(record, session.data, parent)
+    run = session.tracker.write(record, session.data, parent)
+    dashboard.write_trial_note(session, trial, run)
 
 
 def _best_value(session: Session) -> float | None:
@@ -209,5 +223,7 @@ def _search(session: Session, parent: str) -> None:
             bar.set_postfix(best=f"{best:.4f}", refresh=False)
         bar.update()
 
+    pictures = partial(dashboard.write_trial_pictures, session)
+    objective = replace(session.objective, after_training=pictures)
     with bar:
-        search(session.study, session.objective, trials, session.arguments.timeout, after_trial)
+        search(session.study, objective, trials, session.arguments.timeout, after_trial)

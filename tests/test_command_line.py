@@ -89,10 +89,28 @@ def test_how_a_run_ends(
         raise raised
 
     monkeypatch.setattr(sys, "argv", ["study"])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     with pytest.raises(SystemExit) as stopped:
         run(study_parser("A study.", "data/X", "27", "81"), study)
     assert stopped.value.code == status
     assert said in capsys.readouterr().err
+
+
+def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from dl4ia.command_line import run_and_exit\n"
+        "class Struck:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(1)\n"
+        "def work():\n"
+        "    Struck()\n"
+        "    time.sleep(50)\n"
+        "run_and_exit(work)"
+    )
+    words = [sys.executable, "-c", code]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=40)
+    assert ended.returncode == 130
+    assert ended.stderr.strip().startswith("Stopped.") and "Traceback" not in ended.stderr
 
 
 def test_help_shows_the_defaults_and_loads_no_torch() -> None:

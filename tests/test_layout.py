@@ -17,11 +17,13 @@ ORDER = [
     "models",
     "metrics",
     "html",
+    "markdown",
     "surfaces",
     "statistics",
     "objects",
     "training",
     "pictures",
+    "sketches",
     "task",
     "segmentation",
     "classification",
@@ -40,6 +42,8 @@ ORDER = [
     "figures",
     "study_page",
     "session",
+    "notes",
+    "dashboard",
     "finalists",
     "winner",
     "workflow",
@@ -102,11 +106,16 @@ def test_one_file_imports_plotly() -> None:
     assert importers("plotly") == {"figures.py"}
 
 
+def test_one_file_imports_optuna_dashboard() -> None:
+    assert importers("optuna_dashboard") == {"dashboard.py"}
+
+
 def test_training_and_models_know_nothing_of_optuna() -> None:
     knowing = importers("optuna")
     assert knowing == {"objective.py", "study.py", "pareto.py", "repeats.py", "selection.py",
                        "records.py", "evaluation.py", "finalists.py", "report.py", "session.py",
-                       "winner.py", "figures.py", "study_page.py", "workflow.py"}  # fmt: skip
+                       "winner.py", "figures.py", "study_page.py", "notes.py",
+                       "dashboard.py", "workflow.py"}  # fmt: skip
 
 
 def test_search_spaces_import_the_search_space_alone() -> None:
@@ -139,6 +148,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "os",
         "platform",
         "subprocess",
+        "threading",
     }
     light |= {"collections", "dataclasses", "pathlib", "typing", "dl4ia", "psutil"}
     for name in ("command_line", "environment", "errors"):

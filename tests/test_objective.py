@@ -1,5 +1,6 @@
 """The objective in real Optuna studies on eight small images."""
 
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -149,6 +150,21 @@ def test_a_named_point_is_never_pruned(dataset: Dataset) -> None:
     assert pruned.user_attrs["environment"] == {"commit": "abc"}
     assert kept.state == TrialState.COMPLETE
     assert len(kept.user_attrs["history"]["val_dice"]) == EPOCHS
+
+
+def test_what_was_trained_to_the_end_is_shown(dataset: Dataset) -> None:
+    """And what was pruned is not."""
+    shown: list[tuple[int, float, tuple[str, ...]]] = []
+
+    def show(trial: optuna.Trial, model: torch.nn.Module, validation: Dataset) -> None:
+        dice = SegmentationTask().evaluate(model, validation, CPU)["dice"]
+        shown.append((trial.number, dice, validation.names))
+
+    objective = replace(make_objective(dataset), after_training=show)
+    (trial,) = run(objective, POINT)
+    assert shown == [(0, trial.value, tuple("efgh"))]
+    run(objective, POINT, pruner=optuna.pruners.ThresholdPruner(lower=1.1))
+    assert len(shown) == 1
 
 
 def test_a_failure_is_recorded_and_the_study_goes_on(dataset: Dataset) -> None:

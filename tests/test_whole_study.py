@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import refuses, runs_of, write_gland_folder
 from mlflow import MlflowClient
+from optuna_dashboard import get_note, save_note
 from PIL import Image
 
 from dl4ia.command_line import add_gland_flags, parse, study_parser
@@ -119,7 +120,9 @@ def test_the_summary(finished: Path, study: optuna.Study) -> None:
     assert "(ensemble of the 2 seeds, mean over flips and quarter turns; no single model)" in text
     assert "measured optimism of the search: " in text
     assert "Report page:         mlruns/reports/segmentation-tiny-glands/index.html" in text
-    assert "optuna-dashboard sqlite:///mlruns/optuna.db" in text
+    assert (
+        "optuna-dashboard sqlite:///mlruns/optuna.db --artifact-dir mlruns/artifacts/optuna"
+    ) in text
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in text
 
 
@@ -158,16 +161,45 @@ def test_the_report_page_opens_without_a_network(finished: Path, study: optuna.S
     assert f"{study.user_attrs['winner']['metrics']['test_dice']:.4f}" in page
 
 
+def told_to_the_dashboard(finished: Path, study: optuna.Study) -> tuple[dict[str, Any], list[Path]]:
+    """Notes and plots, with how often they were written; and the pictures' files."""
+    notes = study._storage.get_study_system_attrs(study._study_id)
+    return notes, sorted((finished / "mlruns" / "artifacts" / "optuna").iterdir())
+
+
+def test_the_dashboard_is_told_of_every_trial(finished: Path, study: optuna.Study) -> None:
+    notes, pictures = told_to_the_dashboard(finished, study)
+    trained = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
+    assert len(pictures) == len(trained)
+    for trial in study.trials:
+        assert notes[f"dashboard:{trial._trial_id}:note_ver"] == 1
+    assert f"Winner: trial {winner_of(study).number}" in get_note(study)
+
+
 def test_a_finished_study_only_prints_its_summary_again(
     finished: Path, study: optuna.Study
 ) -> None:
     before = [(trial.number, trial.state) for trial in study.get_trials()]
+    notes, pictures = told_to_the_dashboard(finished, study)
     again = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
     assert again.returncode == 0
     summary = (finished / "output.txt").read_text(encoding="utf-8")
     assert again.stdout.strip() == summary[summary.index("Study ") :].strip()
     assert [(trial.number, trial.state) for trial in study.get_trials()] == before
     assert len(study.user_attrs["test_openings"]) == 1
+    assert told_to_the_dashboard(finished, study) == (notes, pictures)
+
+
+def test_a_note_and_a_picture_cut_off_are_no_harm(finished: Path, study: optuna.Study) -> None:
+    """The notes are written again; a picture is of a training that is over, and stays away."""
+    _, pictures = told_to_the_dashboard(finished, study)
+    pictures[0].unlink()
+    whole = get_note(study)
+    save_note(study, "# cut off")
+    again = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert get_note(study) == whole
+    assert told_to_the_dashboard(finished, study)[1] == pictures[1:]
 
 
 def test_more_trials_than_time_keep_the_test_set_shut(tmp_path: Path) -> None:

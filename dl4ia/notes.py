@@ -1,0 +1,155 @@
+"""What the notes say that the Optuna dashboard shows beside a study and beside each of its trials.
+
+Markdown, from the study alone. Whatever comes from the user, a name or a failure's message, is
+escaped: it can neither break the note nor become a part of the page.
+"""
+
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia import report
+from dl4ia.markdown import code, plain, table
+from dl4ia.pareto import pareto_front
+from dl4ia.search_space import space_table
+from dl4ia.selection import Selection, ranked_trials
+from dl4ia.session import Session
+from dl4ia.study import first_value
+
+
+def study_note(session: Session, selection: Selection | None, run: str) -> str:
+    """As much as is known; selection: who wins, if that is settled; run: the study's in MLflow."""
+    parts = [f"# {plain(session.name)}"]
+    if selection is not None:
+        parts += _winner(session, selection)
+    parts.append(f"MLflow run: {_run_link(session.tracking_uri, run)}")
+    parts += _leaderboard(session)
+    if selection is not None:
+        parts += _finalists(session.study, selection)
+    return "\n\n".join([*parts, *_data(session), *_searched(session)])
+
+
+def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> str:
+    """How a finished trial ended and what it is joined to; run: its own in MLflow."""
+    known = trial.user_attrs
+    name = f"**{plain(report.describe(trial))}**"
+    if "report_model" in known:
+        name += ", one of the **report's models**"
+    rows = [["seed", str(known.get("seed", "–"))]]
+    if "weights" in known:
+        rows.append(["weights", f"{known['weights']:,}"])
+    if "retry_of" in known:
+        rows.append(["interrupted before as", f"trial {known['retry_of']}"])
+    environment = known.get("environment", {})
+    if "commit" in environment:
+        changes = " with uncommitted changes" if environment["dirty"] == "True" else ""
+        rows.append(["commit", environment["commit"][:10] + changes])
+    parts = [f"{name}. {_ending(trial, metric)}"]
+    if "no_pictures" in known:
+        parts.append(f"Its pictures could not be written: {plain(known['no_pictures'])}")
+    parts += [table([["", ""], *rows]), f"MLflow run: {_run_link(tracking_uri, run)}"]
+    return "\n\n".join(parts)
+
+
+def _ending(trial: FrozenTrial, metric: str) -> str:
+    """In what state, after how long, and why."""
+    history = trial.user_attrs.get("history", {})
+    after = f"after {report.plural(len(history.get('seconds', ())), 'epoch')}"
+    if trial.state == TrialState.COMPLETE:
+        return f"Completed: validation {metric} {first_value(trial):.4f} {after}."
+    if trial.state == TrialState.PRUNED:
+        return (
+            f"Pruned {after}, at validation {metric} {history[f'val_{metric}'][-1]:.4f}: Hyperband "
+            "lets only the best of the trials that come as far go on."
+        )
+    if "failure" in trial.user_attrs:
+        return f"Failed {after}: {plain(trial.user_attrs['failure'])}"
+    return "Interrupted: its point is trained again, in a trial of its own."
+
+
+def _run_link(tracking_uri: str, run: str) -> str:
+    """A link where a server has the runs; else their database has no address."""
+    if tracking_uri.startswith(("http://", "https://")) and "@" not in tracking_uri:
+        return f"[{run}](<{tracking_uri.rstrip('/')}/#/runs/{run}>)"
+    return code(run)
+
+
+def _winner(session: Session, selection: Selection) -> list[str]:
+    """Who it is, and its scores, beside the report's best."""
+    study, metric = session.study, session.task.metric
+    if "winner" not in study.user_attrs:
+        return []
+    winner: dict[str, Any] = study.user_attrs["winner"]
+    scores, trials = winner["metrics"], study.get_trials(deepcopy=False)
+    name = plain(report.describe(trials[winner["trial"]]))
+    rows = [["", metric, "95 % interval"]]
+    if selection.finalists:
+        found = selection.estimate(selection.of(selection.winner))
+        interval = f"{found.low:.4f} to {found.high:.4f}" if found.count > 1 else "–"
+        where = f"validation, {report.plural(found.count, 'fresh split')}"
+        rows.append([where, f"{found.mean:.4f}", interval])
+    test = f"{scores[f'test_{metric}']:.4f}"
+    if f"test_{metric}_sd" in scores:
+        test += f" ± {scores[f'test_{metric}_sd']:.4f}"
+    over = f"test, {report.plural(winner['images'], 'image')}"
+    rows.append([over, test, _interval(scores, f"test_{metric}")])
+    if winner["compared_with"] is not None:
+        other = report.describe(trials[winner["compared_with"]])
+        difference = f"{scores[f'difference_{metric}']:+.4f}"
+        rows.append(
+            [f"test, minus {other}'s", difference, _interval(scores, f"difference_{metric}")]
+        )
+    openings = report.plural(len(study.user_attrs["test_openings"]), "time")
+    return [
+        f"**Winner: trial {winner['trial']}**, {name}, {winner['weights']:,} weights; retrained on "
+        f"all training images from {report.plural(winner['seeds'], 'seed')}. The test set was "
+        f"opened {openings}.",
+        table(rows),
+        f"Report page: {code(str(session.page))}",
+    ]
+
+
+def _interval(scores: dict[str, float], name: str) -> str:
+    return f"{scores[f'{name}_low']:.4f} to {scores[f'{name}_high']:.4f}"
+
+
+def _leaderboard(session: Session) -> list[str]:
+    study, models = session.study, session.searched.REPORT_MODELS
+    if not ranked_trials(study):
+        return []
+    parts = ["## Leaderboard", table(report.leaderboard(study, session.task.metric, models))]
+    parts.append(plain(session.searched.REPORT_NOTE))
+    if len(study.directions) > 1:
+        parts += ["## Pareto front", table(report.front_rows(study, pareto_front(study)))]
+    return parts
+
+
+def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
+    if not selection.finalists:
+        return []
+    said = (
+        f"The best points, trained again on {report.plural(selection.repeats, 'fresh split')} and "
+        "seeds that the search never used. What the search had promised beyond that is its "
+        "*measured optimism*."
+    )
+    return ["## Finalists", said, table(report.finalists(study, selection))]
+
+
+def _data(session: Session) -> list[str]:
+    identity, count = session.identity, len(session.dataset)
+    value = (
+        f"validation {identity.metric} after {report.plural(identity.epochs, 'epoch')}, a mean "
+        f"over {session.validation}; split by {identity.split_by}, seed {identity.seed}"
+    )
+    rows = [
+        ["data", session.source.description],
+        ["training images", f"{count:,}, fingerprint {identity.data_fingerprint}"],
+        ["a trial's value", value],
+        *([name.replace("_", " "), str(value)] for name, value in identity.preparation.items()),
+    ]
+    return ["## Data", table([["", ""], *rows])]
+
+
+def _searched(session: Session) -> list[str]:
+    return ["## What is searched", space_table(session.searched.SPACE).strip()]
