@@ -14,7 +14,7 @@ from dl4ia.selection import (
     choose_finalists,
     ranked_trials,
     select,
-    winner_of_search,
+    without_finalists,
 )
 
 COMPLETE, PRUNED = TrialState.COMPLETE, TrialState.PRUNED
@@ -70,7 +70,7 @@ def test_the_best_completed_trial_leads() -> None:
     study = study_of((0.7, 10, COMPLETE), (0.9, 10, PRUNED), (0.8, 10, COMPLETE))
     assert best_trial(study).number == 2
     assert [trial.number for trial in ranked_trials(study)] == [2, 0]
-    assert winner_of_search(study).winner == 2
+    assert without_finalists(study, best_trial(study)).winner == 2
 
 
 def test_of_equals_the_one_with_fewer_weights_leads() -> None:
