@@ -15,10 +15,11 @@ from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from dl4ia.ablation import effects_of
-from dl4ia.report import describe, short
+from dl4ia.report import describe
 from dl4ia.selection import Selection
 from dl4ia.statistics import Estimate
 from dl4ia.study import first_value
+from dl4ia.text import short
 
 ACCENT, GREY, REPORT = "#1f88b5", "#8a8f98", "#d9722b"
 SCALE = ("#77739f", "#1f9e89", "#e0a21a")  # low to high, to be seen on black and on white

@@ -9,9 +9,10 @@ from dl4ia.ablation import Effect, ablate, turned_back
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.records import repeat_record
 from dl4ia.repeats import Repeats, kept_repeats, make_repeats
-from dl4ia.report import describe, effect_line, plural
+from dl4ia.report import describe, effect_line
 from dl4ia.selection import Selection, best_trial, choose_finalists, select, without_finalists
 from dl4ia.session import Session
+from dl4ia.text import plural
 
 
 def run_finalists(session: Session) -> Selection:

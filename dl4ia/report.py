@@ -14,6 +14,7 @@ from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
 from dl4ia.study import finished_trials, first_value, is_interrupted
+from dl4ia.text import duration, plural, table
 
 LEADERS = 10
 WIDTH = 100  # characters of a line of prose
@@ -45,14 +46,6 @@ def describe(trial: FrozenTrial) -> str:
         str(point[name]) for name in ("architecture", "normalization", "optimizer") if name in point
     )
     return str(named) if named else short
-
-
-def duration(seconds: float) -> str:
-    """For example "12 s", "5 min", "1 h 20 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def leaderboard(
@@ -136,26 +129,6 @@ def effect_line(effect: Effect, held_out: float) -> str:
         return f"{turned}  failed: {effect.failure}"
     found = effect.estimate(held_out)
     return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as text in aligned columns, the names first; the last column is left-aligned."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        lines.append("  " + "  ".join([*cells, row[-1]]))
-    return "\n".join(lines)
-
-
-def short(value: object) -> str:
-    """A hyperparameter's value, of four digits where it is a number with a fraction."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def plural(count: int, noun: str) -> str:
-    """For example "1 seed", "3 seeds"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def unfinished(study: optuna.Study, metric: str, missing: int) -> str:

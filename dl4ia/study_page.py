@@ -10,20 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia import figures, html
 from dl4ia.ablation import effects_of
 from dl4ia.pareto import pareto_front
-from dl4ia.report import (
-    describe,
-    effect_line,
-    finalists,
-    front_rows,
-    leaderboard,
-    plural,
-    short,
-    test_metrics,
-)
+from dl4ia.report import describe, effect_line, finalists, front_rows, leaderboard, test_metrics
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection
 from dl4ia.statistics import expected_best
 from dl4ia.study import RANDOM_TRIALS, first_value
+from dl4ia.text import plural, short
 
 MOST_IMPORTANT = 6  # hyperparameters that are drawn
 

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from dl4ia import evaluation, pictures
 from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.records import winner_record
-from dl4ia.report import plural
 from dl4ia.scoring import score, summary, table
 from dl4ia.selection import Selection
 from dl4ia.session import Session
+from dl4ia.text import plural
 
 SCORES = "test_scores.csv"  # of every seed and image
 EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size

@@ -11,7 +11,10 @@ import pytest
 from conftest import dl4ia
 
 from dl4ia import best_runs
+from dl4ia.classification import ClassificationTask
+from dl4ia.console.best import METRICS
 from dl4ia.errors import InputError
+from dl4ia.segmentation import SegmentationTask
 from search_spaces.segmentation import REPORT_MODELS, SPACE
 
 NAME = "segmentation-tiny-glands"
@@ -27,6 +30,11 @@ def study(gland_study: Path) -> optuna.Study:
     return optuna.load_study(
         study_name=NAME, storage=f"sqlite:///{gland_study / 'mlruns' / 'optuna.db'}"
     )
+
+
+def test_it_knows_the_tasks_metrics() -> None:
+    tasks = (SegmentationTask, ClassificationTask)
+    assert {task.name: f"val_{task.metric}" for task in tasks} == METRICS
 
 
 def test_the_frame_is_the_study(uri: str, study: optuna.Study) -> None:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 # Each may import those before it in its own line's order, and nothing after it.
 ORDER = [
     "errors",
+    "text",
     "environment",
     "search_space",
     "command_line",

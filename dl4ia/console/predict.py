@@ -22,7 +22,7 @@ from dl4ia.data import class_folder, gland_folder
 from dl4ia.data.unlabelled import find_images, read_unlabelled
 from dl4ia.errors import InputError
 from dl4ia.objects import EIGHT_NEIGHBOURS
-from dl4ia.report import plural
+from dl4ia.text import plural
 from dl4ia.tracking.reading import Winner, load_winner
 
 MASKS, OVERLAYS, TABLE = "masks", "overlays", "predictions.csv"

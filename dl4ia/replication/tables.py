@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dl4ia.replication.trainings import Outcome, Training
-from dl4ia.report import table as text_table
+from dl4ia.text import table as text_table
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dl4ia.addresses import check_tracked
 from dl4ia.errors import InputError, first_line
-from dl4ia.tracking.models import load_network
 from dl4ia.tracking.search import RUNS_PER_PAGE, of_study, search_runs
 
 if TYPE_CHECKING:
@@ -81,6 +80,8 @@ def load_winner(uri: str, reference: str) -> Winner:
 
     Raises InputError where there is none, or it is not one that a study has registered.
     """
+    from dl4ia.tracking.models import load_network  # imports torch
+
     with _reading(uri) as client:
         version = _find_version(client, uri, reference)
         label = f"model {version.name}/{version.version}"

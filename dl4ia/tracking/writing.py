@@ -31,7 +31,6 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from dl4ia.errors import InputError, first_line
-from dl4ia.tracking.models import export_network
 from dl4ia.tracking.runs import WRITTEN_AT_ONCE, DatasetRecord, Kind, RunRecord, Status
 from dl4ia.tracking.search import of_study, search_runs
 
@@ -158,6 +157,8 @@ class Tracker:
 
         `example` is float32 (N >= 2, C, H, W): what is exported takes any N, but only its C, H, W.
         """
+        from dl4ia.tracking.models import export_network  # slow to import
+
         # MLflow's log_model works at its global address, and loads and runs the model once more.
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary, "model")
