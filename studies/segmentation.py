@@ -18,7 +18,7 @@ from dl4ia.environment import tune_process
 FOLDER = Path("data/WARWICK")
 # Epochs of a full trial (Hyperband decides after a quarter of them) and of the retrainings.
 EPOCHS, RETRAINING_EPOCHS = 60, 200
-EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 32, 32
+EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 28, 28
 
 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """What several test files share: small data and studies, refused input, and MLflow's runs."""
 
+import os
 import runpy
 import subprocess
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 tune_process()  # before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are two test processes
 
 ROOT = Path(__file__).parent.parent
 
