@@ -4,9 +4,10 @@
     python studies/segmentation.py --data WARWICK --trials 50
 
 Trains each trial on a part of the training images and scores it on the rest (Dice, a mean over
-images), logs everything to Optuna and MLflow, retrains the best trial on all training images and
-scores it once on the test images. The report's eight models are its first trials. The same command
-goes on where a stopped one was. Results, times and machine: README.md.
+images), logs everything to Optuna and MLflow, trains the best ones again on fresh splits and seeds,
+retrains the winner on all training images and scores it once on the test images. The report's eight
+models are its first trials. The same command goes on where a stopped one was. Results, times and
+machine: README.md.
 """
 
 import argparse
