@@ -42,8 +42,12 @@ def train_point(
     seed: int,
     device: torch.device,
     largest_part: int | None = None,
+    precision: torch.dtype | None = None,
 ) -> tuple[torch.nn.Module, Iterator[Result]]:
-    """The network of `point` and its training, which has not begun; see `fit` for the results."""
+    """The network of `point` and its training, which has not begun; see `fit` for the results.
+
+    precision: of the training steps; None: the device's fastest.
+    """
     torch.manual_seed(seed)
     model = task.build(point, train)
     results = fit(
@@ -56,7 +60,7 @@ def train_point(
         epochs,
         seed,
         device,
-        fast_precision(device),
+        precision or fast_precision(device),
         largest_part,
     )
     return model, results
