@@ -9,7 +9,7 @@ from dl4ia.ablation import Effect, ablate, turned_back
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.records import repeat_record
 from dl4ia.repeats import Repeats, kept_repeats, make_repeats
-from dl4ia.report import describe, effect_line
+from dl4ia.report import describe, effect_line, epoch_bar
 from dl4ia.selection import Selection, best_trial, choose_finalists, select, without_finalists
 from dl4ia.session import Session
 from dl4ia.text import plural
@@ -36,7 +36,7 @@ def run_finalists(session: Session) -> Selection:
         where = f"repeat {number + 1}/{len(repeats)}"
         tqdm.write(f"  {where}  {value:.4f}  trial {trial.number:>3}  {describe(trial)}")
 
-    with _bar(len(trials) * len(repeats) * epochs) as bar:
+    with epoch_bar(len(trials) * len(repeats) * epochs) as bar:
         selection = select(trials, repeats, bar.update, after_repeat)
     session.study.set_user_attr("selection", selection.as_record())
     return selection
@@ -76,7 +76,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
     def after_effect(effect: Effect) -> None:
         tqdm.write("  " + effect_line(effect, repeats.held_out))
 
-    with _bar((choices + 1) * len(repeats) * session.identity.epochs) as bar:
+    with epoch_bar((choices + 1) * len(repeats) * session.identity.epochs) as bar:
         label = f"trial {selection.winner}"
         effects = ablate(space, winner, known, repeats, label, bar.update, after_effect)
     record = {
@@ -118,7 +118,3 @@ def _repeats(session: Session) -> Repeats:
     by_patient = session.arguments.split_by == "patient"
     groups = session.dataset.groups if by_patient else None
     return make_repeats(session.study, session.objective, session.arguments.repeats, groups)
-
-
-def _bar(epochs: int) -> tqdm:
-    return tqdm(total=epochs, unit="epoch", disable=None, leave=False)

@@ -16,6 +16,7 @@ from dl4ia.search_space import space_table
 from dl4ia.selection import Selection, ranked_trials
 from dl4ia.session import Session
 from dl4ia.study import first_value
+from dl4ia.text import plural
 
 
 def study_note(session: Session, selection: Selection | None, run: str) -> str:
@@ -55,7 +56,7 @@ def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> 
 def _ending(trial: FrozenTrial, metric: str) -> str:
     """In what state, after how long, and why."""
     history = trial.user_attrs.get("history", {})
-    after = f"after {report.plural(len(history.get('seconds', ())), 'epoch')}"
+    after = f"after {plural(len(history.get('seconds', ())), 'epoch')}"
     if trial.state == TrialState.COMPLETE:
         return f"Completed: validation {metric} {first_value(trial):.4f} {after}."
     if trial.state == TrialState.PRUNED:
@@ -87,31 +88,27 @@ def _winner(session: Session, selection: Selection) -> list[str]:
     if selection.finalists:
         found = selection.estimate(selection.of(selection.winner))
         interval = f"{found.low:.4f} to {found.high:.4f}" if found.count > 1 else "–"
-        where = f"validation, {report.plural(found.count, 'fresh split')}"
+        where = f"validation, {plural(found.count, 'fresh split')}"
         rows.append([where, f"{found.mean:.4f}", interval])
     test = f"{scores[f'test_{metric}']:.4f}"
     if f"test_{metric}_sd" in scores:
         test += f" ± {scores[f'test_{metric}_sd']:.4f}"
-    over = f"test, {report.plural(winner['images'], 'image')}"
-    rows.append([over, test, _interval(scores, f"test_{metric}")])
+    over = f"test, {plural(winner['images'], 'image')}"
+    rows.append([over, test, report.interval(scores, f"test_{metric}")])
     if winner["compared_with"] is not None:
         other = report.describe(trials[winner["compared_with"]])
         difference = f"{scores[f'difference_{metric}']:+.4f}"
         rows.append(
-            [f"test, minus {other}'s", difference, _interval(scores, f"difference_{metric}")]
+            [f"test, minus {other}'s", difference, report.interval(scores, f"difference_{metric}")]
         )
-    openings = report.plural(len(study.user_attrs["test_openings"]), "time")
+    openings = plural(len(study.user_attrs["test_openings"]), "time")
     return [
         f"**Winner: trial {winner['trial']}**, {name}, {winner['weights']:,} weights; retrained on "
-        f"all training images from {report.plural(winner['seeds'], 'seed')}. The test set was "
+        f"all training images from {plural(winner['seeds'], 'seed')}. The test set was "
         f"opened {openings}.",
         table(rows),
         f"Report page: {code(str(session.page))}",
     ]
-
-
-def _interval(scores: dict[str, float], name: str) -> str:
-    return f"{scores[f'{name}_low']:.4f} to {scores[f'{name}_high']:.4f}"
 
 
 def _leaderboard(session: Session) -> list[str]:
@@ -129,7 +126,7 @@ def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
     if not selection.finalists:
         return []
     said = (
-        f"The best points, trained again on {report.plural(selection.repeats, 'fresh split')} and "
+        f"The best points, trained again on {plural(selection.repeats, 'fresh split')} and "
         "seeds that the search never used. What the search had promised beyond that is its "
         "*measured optimism*."
     )
@@ -139,7 +136,7 @@ def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
 def _data(session: Session) -> list[str]:
     identity, count = session.identity, len(session.dataset)
     value = (
-        f"validation {identity.metric} after {report.plural(identity.epochs, 'epoch')}, a mean "
+        f"validation {identity.metric} after {plural(identity.epochs, 'epoch')}, a mean "
         f"over {session.validation}; split by {identity.split_by}, seed {identity.seed}"
     )
     rows = [

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from dl4ia.ablation import Effect, effects_of
 from dl4ia.pareto import knee_point, pareto_front
@@ -36,6 +37,11 @@ def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, l
         f"{done:>3}/{trials}  {value}  {describe(trial):<34} {epochs:>3} epochs {seconds:>5.0f} s  "
         f"{outcome}  [best {record}, {duration(left)} left]"
     )
+
+
+def epoch_bar(epochs: int) -> tqdm:
+    """Of what follows the search; none where the output is no terminal."""
+    return tqdm(total=epochs, unit="epoch", disable=None, leave=False)
 
 
 def describe(trial: FrozenTrial) -> str:
@@ -281,6 +287,11 @@ def test_metrics(scores: Mapping[str, float]) -> list[str]:
     tests = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
     ends = ("_sd", "_low", "_high", "_ensemble", "_averaged")
     return [name for name in tests if not name.endswith(ends) and "_seed_" not in name]
+
+
+def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
+    """The 95 % interval of one of a winner's scores; sign: "+" for a difference."""
+    return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
 
 
 def _with_spread(scores: Mapping[str, float], name: str) -> str:

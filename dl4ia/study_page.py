@@ -10,7 +10,15 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia import figures, html
 from dl4ia.ablation import effects_of
 from dl4ia.pareto import pareto_front
-from dl4ia.report import describe, effect_line, finalists, front_rows, leaderboard, test_metrics
+from dl4ia.report import (
+    describe,
+    effect_line,
+    finalists,
+    front_rows,
+    interval,
+    leaderboard,
+    test_metrics,
+)
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection
 from dl4ia.statistics import expected_best
@@ -66,7 +74,7 @@ def _headline(
         (
             f"{scores[f'test_{metric}']:.4f}{spread}",
             f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
-            f"{scores[f'test_{metric}_low']:.4f} to {scores[f'test_{metric}_high']:.4f}",
+            f"{interval(scores, f'test_{metric}')}",
         )
     ]
     if winner["compared_with"] is not None:
@@ -75,8 +83,7 @@ def _headline(
             (
                 f"{scores[f'difference_{metric}']:+.4f}",
                 f"against {name}, the report's best, retrained the same way; 95 % interval "
-                f"{scores[f'difference_{metric}_low']:+.4f} to "
-                f"{scores[f'difference_{metric}_high']:+.4f}; "
+                f"{interval(scores, f'difference_{metric}', '+')}; "
                 f"P(winner better) {scores[f'p_better_{metric}']:.3f}",
             )
         )
@@ -109,7 +116,7 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
                 row[4:] = [
                     f"{scores[f'report_{name}']:.4f}",
                     f"{scores[f'difference_{name}']:+.4f}",
-                    _interval(scores, f"difference_{name}", "+"),
+                    interval(scores, f"difference_{name}", "+"),
                     f"{scores[f'p_better_{name}']:.3f}",
                 ]
         rows.append(row)
@@ -140,11 +147,7 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
 
 def _cells(scores: dict[str, float], name: str) -> list[str]:
     deviation = f"{scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else "–"
-    return [deviation, _interval(scores, name) if f"{name}_low" in scores else "–"]
-
-
-def _interval(scores: dict[str, float], name: str, sign: str = "") -> str:
-    return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
+    return [deviation, interval(scores, name) if f"{name}_low" in scores else "–"]
 
 
 def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:

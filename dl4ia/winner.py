@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from optuna.trial import FrozenTrial
-from tqdm import tqdm
 
 from dl4ia import evaluation, pictures
 from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.records import winner_record
+from dl4ia.report import epoch_bar
 from dl4ia.scoring import score, summary, table
 from dl4ia.selection import Selection
 from dl4ia.session import Session
@@ -112,7 +112,7 @@ def _validation_history(session: Session, trial: FrozenTrial) -> dict[str, list[
     kept = session.study.user_attrs.get("validation", {})
     if (kept.get("trial"), kept.get("epochs")) != (trial.number, epochs):
         print(f"\nValidating trial {trial.number} over {epochs} epochs", flush=True)
-        with _bar(epochs) as bar, retraining_of(trial.number):
+        with epoch_bar(epochs) as bar, retraining_of(trial.number):
             objective = replace(session.objective, epochs=epochs)
             results = []
             for result in objective.results(trial.params, trial.user_attrs["seed"]):
@@ -156,10 +156,6 @@ def _folder(session: Session, trial: int) -> Path:
     return session.arguments.out / "artifacts" / session.name / f"trial_{trial}"
 
 
-def _bar(epochs: int) -> tqdm:
-    return tqdm(total=epochs, unit="epoch", disable=None, leave=False)
-
-
 def _retrain(
     session: Session, trial: int, point: dict[str, Any], seeds: int, epochs: int
 ) -> list[evaluation.Retraining]:
@@ -169,7 +165,7 @@ def _retrain(
         images = f"all {len(session.dataset)} training images"
         length = f"{epochs} epochs, {plural(seeds, 'seed')}"
         print(f"\nRetraining trial {trial} on {images}, {length}", flush=True)
-    with _bar(seeds * epochs) as bar, retraining_of(trial):
+    with epoch_bar(seeds * epochs) as bar, retraining_of(trial):
         return [
             evaluation.retrain(
                 session.task,
