@@ -189,9 +189,11 @@ def add_gland_flags(parser: OneLineParser) -> None:
     )
     parser.add_argument(
         "--channels",
-        choices=("auto", "stain", "rgb"),
+        choices=("auto", "grey", "stain", "rgb", "rgba"),
         default="auto",
-        help="stain: red and green, blue must be 0 (default: stain unless every image has blue)",
+        help="how images are read; stain: red and green, blue must be 0 (default: grey of images "
+        "without colours, rgba where each has a fourth channel that varies, rgb where each has "
+        "blue, else stain)",
     )
 
 

@@ -23,6 +23,7 @@ from dl4ia.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import fast_precision
+from dl4ia.usage import Usage
 
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
 
@@ -116,7 +117,7 @@ class Objective:
     def results(
         self, point: Mapping[str, Any], seed: int, trial: optuna.Trial | None = None
     ) -> Iterator[Result]:
-        """Train the folds side by side, and yield each epoch's mean over them.
+        """Train the folds side by side, and yield each epoch's mean over them, and `Usage`.
 
         Where there is a `trial` it is told the number of weights, and `after_training` is called.
         """
@@ -131,8 +132,10 @@ class Objective:
             trainings.append(results)
         if trial is not None:
             trial.set_user_attr("weights", weight_count(model))
+        sizes = [len(split.validation) for split in self.splits]
+        usage = Usage(self.device)
         for folds in zip(*trainings, strict=True):
-            yield _mean_over_folds(folds, [len(split.validation) for split in self.splits])
+            yield _mean_over_folds(folds, sizes) | usage.read()
         if trial is not None and self.after_training is not None:
             self.after_training(trial, model, validation)
 

@@ -2,7 +2,8 @@
 
 Sirinukunwattana et al. 2017, "Gland segmentation in colon histology images: the GlaS challenge
 contest". The objects of a mask are its 8-connected components: a binary label does not say where
-one gland ends and a touching one begins, so the two are one object. An object's partner is the one
+one gland ends and a touching one begins, so the two are one object, unless the label's objects are
+given as numbers of their own. An object's partner is the one
 in the other mask that shares most pixels with it; of several, the first. Each image is scored by
 itself, where the contest's text sums over the objects of all images.
 """
@@ -33,10 +34,15 @@ class ObjectCounts:
     labelled: Tensor
 
     @staticmethod
-    def of(predictions: Tensor, labels: Tensor) -> "ObjectCounts":
-        """Count in (N, H, W) masks, in which anything but 0 is gland; the counts on the CPU."""
+    def of(predictions: Tensor, labels: Tensor, instances: Tensor | None = None) -> "ObjectCounts":
+        """Count in (N, H, W) masks, in which anything but 0 is gland; the counts on the CPU.
+
+        instances: (N, H, W) numbers of the labelled objects, 0 for none; None: the regions of
+            `labels` that hang together.
+        """
         counts = [
-            (_true_positives(image), *image.shared.shape) for image in _images(predictions, labels)
+            (_true_positives(image), *image.shared.shape)
+            for image in _images(predictions, labels, instances)
         ]
         return ObjectCounts(*torch.tensor(counts, dtype=torch.int64).view(-1, 3).unbind(1))
 
@@ -46,25 +52,27 @@ class ObjectCounts:
         return torch.where(whole == 0, 1.0, 2 * self.true_positives.double() / whole.clamp(min=1))
 
 
-def object_dice(predictions: Tensor, labels: Tensor) -> Tensor:
+def object_dice(predictions: Tensor, labels: Tensor, instances: Tensor | None = None) -> Tensor:
     """(N,) float64 Dice coefficients of objects and their partners, 0 for one that has none.
 
-    predictions, labels: (N, H, W) masks, in which anything but 0 is gland. The mean over predicted
+    predictions, labels, instances: as in `ObjectCounts.of`. The mean over predicted
     objects and the mean over labelled ones, both weighted by area, count half each. Where both
     masks are empty it is 1, where one is, 0.
     """
-    scores = [_object_dice(image) for image in _images(predictions, labels)]
+    scores = [_object_dice(image) for image in _images(predictions, labels, instances)]
     return torch.tensor(scores, dtype=torch.float64)
 
 
-def object_hausdorff(predictions: Tensor, labels: Tensor) -> Tensor:
+def object_hausdorff(
+    predictions: Tensor, labels: Tensor, instances: Tensor | None = None
+) -> Tensor:
     """(N,) float64 Hausdorff distances, in pixels, of objects and their partners.
 
     Weighted like `object_dice`; between all pixels of two objects, not only their boundaries. The
     partner of an object that shares no pixel with any is the one at the smallest distance. Where
     both masks are empty it is 0; where one is, the image's diagonal.
     """
-    distances = [_object_hausdorff(image) for image in _images(predictions, labels)]
+    distances = [_object_hausdorff(image) for image in _images(predictions, labels, instances)]
     return torch.tensor(distances, dtype=torch.float64)
 
 
@@ -79,10 +87,16 @@ class _Image:
     shared: np.ndarray  # (P, L) pixels
 
 
-def _images(predictions: Tensor, labels: Tensor) -> Iterator[_Image]:
-    for prediction, label in zip(predictions.cpu().numpy(), labels.cpu().numpy(), strict=True):
+def _images(predictions: Tensor, labels: Tensor, instances: Tensor | None) -> Iterator[_Image]:
+    given = (labels if instances is None else instances).cpu().numpy()
+    for prediction, label in zip(predictions.cpu().numpy(), given, strict=True):
         predicted, rows = ndimage.label(prediction != 0, EIGHT_NEIGHBOURS)
-        labelled, columns = ndimage.label(label != 0, EIGHT_NEIGHBOURS)
+        if instances is None:
+            labelled, columns = ndimage.label(label != 0, EIGHT_NEIGHBOURS)
+        else:
+            numbers = np.unique(label[label != 0])
+            columns = len(numbers)
+            labelled = np.where(label != 0, np.searchsorted(numbers, label) + 1, 0)
         cells = (rows + 1) * (columns + 1)  # with the background
         pairs = (predicted * (columns + 1) + labelled).ravel()
         pixels = np.bincount(pairs, minlength=cells).reshape(rows + 1, columns + 1)

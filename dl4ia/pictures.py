@@ -201,7 +201,8 @@ def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> l
 
 
 def displayable(image: Tensor) -> np.ndarray:
-    """(C, H, W) in [0, 1] -> (H, W, 3): one channel is grey, two stains are red and green."""
+    """(C, H, W) in [0, 1] -> (H, W, 3): grey, two stains in red and green, or the first three."""
+    image = image[:3]
     channels, height, width = image.shape
     if channels == 1:
         image, channels = image.expand(3, height, width), 3

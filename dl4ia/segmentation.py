@@ -83,6 +83,7 @@ class SegmentationTask:
     def image_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, Scores]:
         """dice, dice_pooled, iou; the boundary's; and the contest's object by object (pixels)."""
         masks, labels = probabilities.argmax(1), dataset.labels
+        objects = (masks, labels, dataset.instances)
         counts = PixelCounts.of(masks, labels)
         twice, pixels = 2 * counts.both, counts.predicted + counts.labelled
         return {
@@ -90,9 +91,9 @@ class SegmentationTask:
             "dice_pooled": Scores.of(twice, pixels),
             "iou": Scores.of(counts.iou()),
             **{name: Scores.of(values) for name, values in boundary_scores(masks, labels).items()},
-            "object_f1": Scores.of(ObjectCounts.of(masks, labels).f1()),
-            "object_dice": Scores.of(object_dice(masks, labels)),
-            "object_hausdorff": Scores.of(object_hausdorff(masks, labels)),
+            "object_f1": Scores.of(ObjectCounts.of(*objects).f1()),
+            "object_dice": Scores.of(object_dice(*objects)),
+            "object_hausdorff": Scores.of(object_hausdorff(*objects)),
         }
 
     def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dl4ia.data import class_folder
+from dl4ia.data import pixels
 from dl4ia.data.class_folder import ClassFolder
 from dl4ia.data.images import describe_contents, source_name
 from dl4ia.errors import InputError
@@ -64,13 +64,13 @@ def cache(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every image that is opened, in order."""
     opened: list[Path] = []
-    real = class_folder.open_image
+    real = pixels.open_image
 
     def counting(path: Path) -> Image.Image:
         opened.append(path)
         return real(path)
 
-    monkeypatch.setattr(class_folder, "open_image", counting)
+    monkeypatch.setattr(pixels, "open_image", counting)
     return opened
 
 

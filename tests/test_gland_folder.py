@@ -93,6 +93,95 @@ def test_colour_images_are_read_as_three_channels(tmp_path: Path, channels: str)
     np.testing.assert_allclose(train.images[0, 2].numpy(), colours(1)[..., 2] / 255, atol=1e-7)
 
 
+def grey(number: int) -> Pixels:
+    """(H, W)."""
+    return colours(number)[..., 0]
+
+
+def four(number: int) -> Pixels:
+    """(H, W, 4)."""
+    return np.dstack([colours(number), grey(number + 100)])
+
+
+def opaque(number: int) -> Pixels:
+    """(H, W, 4): colours, and a fourth channel that says nothing."""
+    return np.dstack([colours(number), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "expected"),
+    [(grey, "grey", grey), (four, "rgba", four), (opaque, "rgb", colours)],
+    ids=["grey", "four channels", "opaque"],
+)
+def test_one_and_four_channels(
+    tmp_path: Path,
+    image: Callable[[int], Pixels],
+    kind: str,
+    expected: Callable[[int], Pixels],
+) -> None:
+    source = GlandFolder(make_folder(tmp_path, image))
+    assert source.preparation["channels"] == kind
+    wanted = np.atleast_3d(expected(3)).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(source.train().images[2].numpy(), wanted, atol=1e-7)
+
+
+def test_colours_may_be_read_as_grey(tmp_path: Path) -> None:
+    train = GlandFolder(make_folder(tmp_path, colours), "grey").train()
+    wanted = np.array(Image.fromarray(colours(1)).convert("L")) / 255
+    np.testing.assert_allclose(train.images[0, 0].numpy(), wanted, atol=1e-7)
+
+
+def test_a_fourth_channel_that_is_not_there_is_told(tmp_path: Path) -> None:
+    source = GlandFolder(make_folder(tmp_path, colours), "rgba")
+    with pytest.raises(InputError, match=r"image_01\.png: pixel format RGB; .* four channels"):
+        source.train()
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".bmp", ".jpg"])
+def test_other_formats_are_read(folder: Path, suffix: str) -> None:
+    before = GlandFolder(folder).train()
+    for file in sorted((folder / "Train").iterdir()):
+        name = file.stem + (".bmp" if suffix == ".jpg" and "label" in file.name else suffix)
+        with Image.open(file) as image:
+            image.save(file.with_name(name), quality=100)
+        file.unlink()
+    # The red and green noise of these images gains some blue in a JPEG file.
+    train = GlandFolder(folder, "rgb" if suffix == ".jpg" else "auto").train()
+    assert train.names[0] == f"image_01{suffix}"
+    assert torch.equal(train.labels, before.labels)
+    if suffix != ".jpg":
+        assert torch.equal(train.images, before.images)
+
+
+def test_numbered_glands_are_glands(folder: Path) -> None:
+    numbered = gland(1) // 255
+    numbered[10:14, 12:20] = 2
+    save(folder / "Train/label_01.png", numbered)
+    assert torch.equal(GlandFolder(folder).train().labels[0] > 0, torch.tensor(numbered > 0))
+
+
+def test_instances_are_kept_and_change_nothing_that_is_trained_on(folder: Path) -> None:
+    before = GlandFolder(folder).train()
+    assert before.instances is None
+    for number in range(1, 7):
+        halves = (gland(number) > 0).astype(np.uint16)
+        halves[:, 6:] *= 300
+        save(folder / f"Train/instances_{number:02d}.png", halves)
+    train = GlandFolder(folder).train()
+    assert train.fingerprint() == before.fingerprint()
+    assert train.instances is not None and train.instances.shape == train.labels.shape
+    assert train.instances.unique().tolist() == [0, 1, 300]
+    chosen = train.subset([2, 1]).instances
+    assert chosen is not None and torch.equal(chosen[1], train.instances[1])
+
+
+def test_instances_that_are_elsewhere_are_told(folder: Path) -> None:
+    for number in range(1, 7):
+        save(folder / f"Train/instances_{number:02d}.png", gland(number + (number == 4)))
+    with pytest.raises(InputError, match=r"instances_04\.png: glands elsewhere than in label_04"):
+        GlandFolder(folder).train()
+
+
 def test_stains_may_be_read_as_colours(folder: Path) -> None:
     train = GlandFolder(folder, "rgb").train()
     assert train.images.shape[1] == 3
@@ -174,6 +263,15 @@ def truncate(name: str) -> Damage:
     return damage
 
 
+def rewrite(name: str, new: str) -> Damage:
+    def damage(folder: Path) -> None:
+        with Image.open(folder / name) as image:
+            image.save(folder / new)
+        (folder / name).unlink()
+
+    return damage
+
+
 def shrink_all(folder: Path) -> None:
     for number in range(1, 7):
         save(folder / f"Train/image_{number:02d}.png", stains(number, 15, 40))
@@ -214,7 +312,26 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
         "Train/label_01.png",
         "values 0, 128, 255",
     ),
-    "a coloured label": (redraw("Train/label_01.png", colours(1)), "Train/label_01.png", "values"),
+    "a coloured label": (
+        redraw("Train/label_01.png", colours(1)),
+        "Train/label_01.png",
+        "pixel format RGB; expected one whole number a pixel",
+    ),
+    "a label in JPEG": (
+        rewrite("Train/label_01.png", "Train/label_01.jpg"),
+        "Train/label_01.jpg",
+        "save it as PNG",
+    ),
+    "an image twice": (
+        redraw("Train/image_02.bmp", stains(2)),
+        "Train/image_02.png",
+        "there is image_02.bmp too",
+    ),
+    "instances of one image alone": (
+        redraw("Train/instances_01.png", gland(1)),
+        "Train/instances_02.png",
+        "is missing; expected one for every image",
+    ),
     "some blue": (redraw("Train/image_03.png", SOME_BLUE), "Train/image_03.png", "--channels rgb"),
     "too small": (shrink_all, "Train/image_01.png", "40x15 pixels; expected at least 16"),
 }

@@ -23,6 +23,7 @@ ORDER = [
     "statistics",
     "objects",
     "training",
+    "usage",
     "pictures",
     "sketches",
     "task",

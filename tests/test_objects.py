@@ -133,3 +133,18 @@ def test_each_image_is_scored_by_itself() -> None:
 def test_anything_but_0_is_gland() -> None:
     prediction, label = SPURIOUS
     assert scores(prediction.to(torch.uint8), 255 * label) == scores(prediction, label)
+
+
+def test_touching_glands_with_numbers_are_two() -> None:
+    """Labels alone would call them one gland, found as a whole."""
+    prediction = mask("######")
+    assert scores(prediction, mask("######")) == [1, 1, 0]
+    numbers = 7 * mask("####..") + 9 * mask("....##")
+    found = ObjectCounts.of(prediction, mask("######"), numbers)
+    assert (found.predicted.item(), found.labelled.item()) == (1, 2)
+    assert found.true_positives.item() == 1
+    assert found.f1().item() == pytest.approx(2 / 3)
+    dice = (8 / 10 + (4 * 8 / 10 + 2 * 4 / 8) / 6) / 2
+    assert object_dice(prediction, numbers, numbers).item() == pytest.approx(dice)
+    hausdorff = (2 + (4 * 2 + 2 * 4) / 6) / 2
+    assert object_hausdorff(prediction, numbers, numbers).item() == pytest.approx(hausdorff)

@@ -96,6 +96,9 @@ CASES: list[Case] = [
     ("stains.png", lambda path: Image.fromarray(STAINS).save(path), 2, STAINS[..., :2]),
     ("sixteen_bit_colours.png", sixteen_bit_colours, 3, RGB),
     ("transparent.png", transparent, 3, RGB),
+    ("four_channels.tif", transparent, 4, np.dstack([RGB, np.zeros_like(GREY)])),
+    ("no_fourth_channel.png", lambda path: Image.fromarray(RGB).save(path), 4,
+     "pixel format RGB; expected 8 bits a channel, four channels (RGBA)"),
     ("palette.png", palette, 2, YELLOW[..., :2]),
     ("pages.tif", pages, 3, RGB),
     ("turned.png", lambda path: turned(path, Image.fromarray(RGB)), 3, np.rot90(RGB, -1)),
@@ -161,7 +164,8 @@ def test_an_image_is_read_rightly_or_refused_by_name(tmp_path: Path, case: Case)
 
 def test_files_and_folders(tmp_path: Path) -> None:
     for name in ("a.png", "b/2.PNG", "b/c/1.jpg", "b/.hidden/3.png", "b/.4.png", "b/notes.txt",
-                 "b/image_1.png", "b/label_1.png", "b/label_2.png", "b/masks/2.png"):  # fmt: skip
+                 "b/image_1.png", "b/label_1.tif", "b/instances_1.png", "b/label_2.png",
+                 "b/masks/2.png"):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "b" / "gone.png").symlink_to("nowhere.png")

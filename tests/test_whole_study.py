@@ -419,7 +419,8 @@ def test_no_test_file_is_read_before_the_evaluation(
             read.append(path)
         return open_image(path, *further)
 
-    monkeypatch.setattr("dl4ia.data.gland_folder.open_image", watched)
+    for reader in ("gland_folder", "pixels"):  # of labels, and of images
+        monkeypatch.setattr(f"dl4ia.data.{reader}.open_image", watched)
     parser = study_parser("", "", "", "")
     add_gland_flags(parser)
     flags = ["--data", "Tiny Glands", "--trials", "2", "--epochs", "1", "--finalists", "1",

@@ -166,7 +166,7 @@ def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.ui
     """The (H, W, C) image in RGB, with the outline of the glands on their own pixels."""
     height, width, channels = pixels.shape
     shown = np.zeros((height, width, 3), np.uint8)
-    shown[..., :channels] = pixels
+    shown[..., : channels if channels > 1 else 3] = pixels[..., :3]  # grey is all three
     thickness = max(1, min(height, width) // THICKEST)
     shown[mask & ~ndimage.binary_erosion(mask, EIGHT_NEIGHBOURS, thickness)] = OUTLINE
     return shown

@@ -6,20 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.image_cache import ImageCache
-from dl4ia.data.images import describe_contents, open_image, source_name
+from dl4ia.data.images import SUFFIXES, describe_contents, source_name
+from dl4ia.data.pixels import Pixels, read_pixels
 from dl4ia.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits or less
 FEWEST_CLASSES = 2
 FEWEST_IMAGES = 5  # of a class: one for validation in an 80/20 split
 SMALLEST_SIDE = 8  # pixels: two poolings leave two
-
-Pixels = NDArray[np.uint8]
 
 
 class ClassFolder:
@@ -145,20 +141,14 @@ def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def read_grey(path: Path) -> Pixels:
-    """(H, W); raises InputError where the file is no 8-bit image."""
-    image = open_image(path)
-    if image.mode not in MODES:
-        raise InputError(
-            f"{path}: pixel format {image.mode}; expected 8 bits a channel, grey or colour: "
-            "convert it"
-        )
-    return np.array(image.convert("L"))
+def _read_grey(path: Path) -> Pixels:
+    """(H, W)."""
+    return read_pixels(path, "grey")[..., 0]
 
 
 def _read_size(path: Path) -> tuple[int, int]:
     """Height and width that all images must have: those of the first."""
-    height, width = read_grey(path).shape
+    height, width = _read_grey(path).shape
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
             f"{path}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side: enlarge "
@@ -171,7 +161,7 @@ def _decode(files: list[Path], first: Path, size: tuple[int, int]) -> Pixels:
     """(N, H, W). In one thread: the work is Python's own, and two were measured to be slower."""
     images = np.empty((len(files), *size), np.uint8)
     for index, path in enumerate(files):
-        image = read_grey(path)
+        image = _read_grey(path)
         if image.shape != size:
             raise InputError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels; expected {size[1]}x{size[0]} "

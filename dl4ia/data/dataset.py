@@ -17,12 +17,15 @@ class Dataset:
     labels: int64 classes, (N, H, W) of pixels or (N,) of whole images.
     names: N file names, for pictures and messages.
     groups: N names of whom each image is of (its patient); None where that is not known.
+    instances: (N, H, W) numbers of objects, 0 for none, where labels alone would merge touching
+        ones; None: objects are what hangs together.
     """
 
     images: Tensor
     labels: Tensor
     names: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    instances: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -36,6 +39,7 @@ class Dataset:
             labels=self.labels[chosen],
             names=tuple(self.names[index] for index in indices),
             groups=None if groups is None else tuple(groups[index] for index in indices),
+            instances=None if self.instances is None else self.instances[chosen],
         )
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""The course's gland folder: Train/ and Test/ with image_NN.png and label_NN.png, of any size."""
+"""The course's gland folder: Train/ and Test/ with pairs of image_NN and label_NN, of any size."""
 
 import hashlib
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.data.images import open_image, source_name
+from dl4ia.data.images import SUFFIXES, describe_contents, open_image, source_name
 from dl4ia.data.patients import read_patients
+from dl4ia.data.pixels import guess_kind, read_pixels
 from dl4ia.errors import InputError
 
-STAINS = 2  # red = haematoxylin, green = eosin; blue must be 0
 FEWEST_IMAGES = 5  # one validation image in an 80/20 split
 COURSE_IMAGE = "7a12619ae49fd785"  # SHA-256 of the pixels of Train/image_01.png, in part
 COURSE_SHIFT = 0.5  # pixels
@@ -21,10 +21,10 @@ SMALLEST_SIDE = 16  # pixels: four poolings, the deepest U-Net of the space
 class GlandFolder:
     """Pairs of image and label in one folder; a `dl4ia.data.dataset.Source`.
 
-    Where a patients.csv stands beside Train/ and Test/ it gives the images' groups.
+    Where a patients.csv stands beside Train/ and Test/ it gives the images' groups; files
+    instances_NN, in which each gland has a number of its own, tell touching glands apart.
 
-    channels: "stain" (red and green; blue must be 0), "rgb", or "auto" (stain unless every image
-        has some blue).
+    channels: one of `dl4ia.data.pixels.KINDS`, or "auto", what fits the training images.
     image_shift: how far, in pixels, the images' content is moved down and to the right before
         anything else; None: 0.5 for the course's images, 0 for any others. The course's labels
         were sampled at the top-left of each cell while its images were resized centre-aligned.
@@ -67,8 +67,7 @@ class GlandFolder:
         """What "auto" means for these training images, for good: the test set follows."""
         if channels != "auto":
             return channels
-        blue = [read_image(image)[..., STAINS].any() for image, _ in _pairs(self.folder / "Train")]
-        return "rgb" if all(blue) else "stain"
+        return guess_kind([image for image, _ in _pairs(self.folder / "Train")])
 
     def train(self) -> Dataset:
         """The training images and labels."""
@@ -80,40 +79,29 @@ class GlandFolder:
 
     def _read(self, part: str) -> Dataset:
         pairs = _pairs(self.folder / part)
-        images = [read_image(image) for image, _ in pairs]
+        images = [read_pixels(image, self.channels) for image, _ in pairs]
         labels = [_read_label(label) for _, label in pairs]
         for (image, label), pixels, mask in zip(pairs, images, labels, strict=True):
             for file, size in ((image, pixels.shape[:2]), (label, mask.shape)):
                 _check_size(file, size, pairs[0][0], images[0].shape[:2])
-        stack = np.stack(images)  # (N, H, W, 3)
-        if self._has_stains(stack, [image for image, _ in pairs]):
-            stack = stack[..., :STAINS]
-        tensor = torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
+        stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
+        masks = np.stack(labels)  # (N, H, W)
+        instances = _read_instances(pairs, masks)
         names = _names(pairs)
         return Dataset(
-            images=shift_images(tensor, self.image_shift).contiguous(),
-            labels=torch.from_numpy(np.stack(labels)).long(),
+            images=shift_images(stack, self.image_shift).contiguous(),
+            labels=torch.from_numpy(masks).long(),
             names=names,
             groups=read_patients(self.folder, part, names),
+            instances=None if instances is None else torch.from_numpy(instances),
         )
-
-    def _has_stains(self, stack: np.ndarray, files: list[Path]) -> bool:
-        if self.channels == "rgb":
-            return False
-        blue = stack[..., STAINS:].any(axis=(1, 2, 3))  # (N,)
-        if blue.any():
-            culprit = files[int(np.argmax(blue))]
-            raise InputError(
-                f"{culprit}: its blue channel is not 0, as expected of two stains (red = "
-                "haematoxylin, green = eosin); for colour images give --channels rgb"
-            )
-        return True
 
 
 def _is_the_course(folder: Path) -> bool:
     """Whether the first training image is that of the course's hand-out."""
     first, _ = _pairs(folder / "Train")[0]
-    return hashlib.sha256(read_image(first).tobytes()).hexdigest().startswith(COURSE_IMAGE)
+    pixels = np.array(open_image(first).convert("RGB"))
+    return hashlib.sha256(pixels.tobytes()).hexdigest().startswith(COURSE_IMAGE)
 
 
 def shift_images(images: torch.Tensor, shift: float) -> torch.Tensor:
@@ -134,24 +122,34 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
         raise InputError(
             f"{folder}: no such folder; expected image_NN.png and label_NN.png files in it"
         )
-    found = {
-        kind: {
-            path.name.removeprefix(f"{kind}_"): path
-            for path in sorted(folder.glob(f"{kind}_*.png"))
-        }
-        for kind in ("image", "label")
-    }
-    if not found["image"]:
+    images, labels = _numbered(folder, "image"), _numbered(folder, "label")
+    if not images:
         raise InputError(
-            f"{folder}: no image_NN.png in it; expected pairs image_NN.png, label_NN.png"
+            f"{folder}: no image_NN.png in it, but {describe_contents(folder)}; expected pairs "
+            "image_NN.png, label_NN.png (or .tif, .bmp; images also .jpg)"
         )
-    for kind, partner in (("image", "label"), ("label", "image")):
-        for suffix, path in found[kind].items():
-            if suffix not in found[partner]:
+    for found, kind, others in ((images, "label", labels), (labels, "image", images)):
+        for number, path in found.items():
+            if number not in others:
                 raise InputError(
-                    f"{path}: its {partner} is missing; expected {folder / f'{partner}_{suffix}'}"
+                    f"{path}: its {kind} is missing; expected {folder / f'{kind}_{number}.png'}"
                 )
-    return [(path, found["label"][suffix]) for suffix, path in found["image"].items()]
+    return [(path, labels[number]) for number, path in images.items()]
+
+
+def _numbered(folder: Path, kind: str) -> dict[str, Path]:
+    """NN -> the image file `kind`_NN, in the order of their names."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob(f"{kind}_*")):
+        if path.suffix.lower() in SUFFIXES:
+            number = path.stem.removeprefix(f"{kind}_")
+            if number in found:
+                raise InputError(
+                    f"{path}: there is {found[number].name} too; expected one of them: remove the "
+                    "other"
+                )
+            found[number] = path
+    return found
 
 
 def _names(pairs: list[tuple[Path, Path]]) -> tuple[str, ...]:
@@ -159,31 +157,61 @@ def _names(pairs: list[tuple[Path, Path]]) -> tuple[str, ...]:
     return tuple(image.name for image, _ in pairs)
 
 
-def read_image(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8; raises InputError where the file is no 8-bit image."""
-    image = open_image(path)
-    if image.mode not in ("RGB", "RGBA", "P", "L"):
-        raise InputError(
-            f"{path}: pixel format {image.mode}; expected 8 bits a channel, RGB: convert it"
-        )
-    return np.array(image.convert("RGB"))
-
-
 def _read_label(path: Path) -> np.ndarray:
-    """(H, W) uint8, 1 where there is a gland."""
-    label = open_image(path)
-    if label.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
-        label = label.convert("RGB")
-    pixels = np.array(label)
-    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., 0]  # a grey label saved as colour
-    values = np.unique(pixels)
-    if pixels.ndim != 2 or not set(values.tolist()) <= {0, int(values.max())}:
+    """(H, W) uint8, 1 where there is a gland: anything but 0, glands may be numbered."""
+    pixels = _read_numbers(path)
+    values = np.unique(pixels).tolist()
+    glands = [value for value in values if value != 0]
+    if len(glands) > 1 and glands != list(range(1, len(glands) + 1)):
+        jpeg = ": save it as PNG" if path.suffix.lower() in (".jpg", ".jpeg") else ""
         raise InputError(
-            f"{path}: values {', '.join(str(value) for value in values[:5])}"
-            f"{', …' if len(values) > 5 else ''}; expected two, 0 (background) and 255 (gland)"
+            f"{path}: values {', '.join(map(str, values[:5]))}{', …' if len(values) > 5 else ''}; "
+            f"expected 0 (background) and one other (gland), or glands numbered 1, 2, …{jpeg}"
         )
     return (pixels > 0).astype(np.uint8)
+
+
+def _read_instances(pairs: list[tuple[Path, Path]], masks: np.ndarray) -> np.ndarray | None:
+    """(N, H, W) int32 numbers of glands, 0 where there is none; None where no file has them."""
+    folder = pairs[0][0].parent
+    files = _numbered(folder, "instances")
+    if not files:
+        return None
+    numbered = []
+    for (image, label), mask in zip(pairs, masks, strict=True):
+        file = files.get(image.stem.removeprefix("image_"))
+        if file is None:
+            name = image.name.replace("image_", "instances_")
+            raise InputError(
+                f"{folder / name}: is missing; expected one for every image, as for others in "
+                f"{folder}: add it, or remove them all"
+            )
+        numbers = _read_numbers(file)
+        if numbers.shape != mask.shape or ((numbers > 0) != mask).any():
+            raise InputError(
+                f"{file}: glands elsewhere than in {label.name}; expected the same pixels, "
+                "numbered gland by gland"
+            )
+        numbered.append(numbers.astype(np.int32))
+    return np.stack(numbered)
+
+
+def _read_numbers(path: Path) -> np.ndarray:
+    """(H, W), one whole number a pixel."""
+    image = open_image(path)
+    if image.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
+        image = image.convert("RGB")
+    pixels = np.array(image)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]  # grey saved as colour
+    if pixels.dtype.kind == "f" and (pixels == pixels.round()).all():
+        pixels = pixels.astype(np.int64)
+    if pixels.ndim != 2 or pixels.dtype.kind == "f":
+        raise InputError(
+            f"{path}: pixel format {image.mode}; expected one whole number a pixel, such as 0 "
+            "(background) and 255 (gland)"
+        )
+    return pixels
 
 
 def _check_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> None:

@@ -3,20 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dl4ia.data.class_folder import SUFFIXES, read_grey
-from dl4ia.data.gland_folder import STAINS, read_image
-from dl4ia.data.images import describe_contents
+from dl4ia.data.images import SUFFIXES, describe_contents
+from dl4ia.data.pixels import KINDS, Pixels, read_pixels
 from dl4ia.errors import InputError
+
+LABELS = ("label", "instances")
 
 
 def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Path]:
     """The files among `places`, and the images in and below its folders, each once.
 
-    Hidden files, labels (label_NN beside image_NN) and what is in the folders `skipped` are passed
-    over. Raises InputError where a place is missing, or a folder has no image.
+    Hidden files, labels (label_NN and instances_NN beside image_NN) and what is in the folders
+    `skipped` are passed over. Raises InputError where a place is missing, or a folder has no image.
     """
     outside = {folder.resolve() for folder in skipped}
     found: dict[Path, None] = {}
@@ -36,23 +34,19 @@ def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Pa
     return list(found)
 
 
-def read_unlabelled(path: Path, channels: int, smallest_side: int) -> NDArray[np.uint8]:
-    """(H, W, channels): grey, the two stains red and green, or RGB.
+def read_unlabelled(path: Path, channels: int, smallest_side: int) -> Pixels:
+    """(H, W, channels): grey, two stains, RGB, or RGBA.
 
     Raises InputError where the file cannot be read as that, or a side is below `smallest_side`.
     """
-    pixels = read_grey(path)[..., np.newaxis] if channels == 1 else read_image(path)
+    kind = next(kind for kind, count in KINDS.items() if count == channels)
+    pixels = read_pixels(path, kind)
     height, width, _ = pixels.shape
     if min(height, width) < smallest_side:
         raise InputError(
             f"{path}: {width}x{height} pixels; expected at least {smallest_side} a side"
         )
-    if channels == STAINS and pixels[..., STAINS:].any():
-        raise InputError(
-            f"{path}: its blue channel is not 0, as expected of the two stains that the model was "
-            "trained on (red = haematoxylin, green = eosin)"
-        )
-    return pixels[..., :channels]
+    return pixels
 
 
 def _is_image(path: Path, place: Path, outside: set[Path]) -> bool:
@@ -60,8 +54,7 @@ def _is_image(path: Path, place: Path, outside: set[Path]) -> bool:
         return False
     if any(part.startswith(".") for part in path.relative_to(place).parts):
         return False
-    if path.name.startswith("label_"):
-        image = path.with_name("image_" + path.name.removeprefix("label_"))
-        if image.exists():
-            return False
+    kind, _, number = path.stem.partition("_")
+    if kind in LABELS and any(path.with_name(f"image_{number}{end}").exists() for end in SUFFIXES):
+        return False
     return not any(folder in outside for folder in path.resolve().parents)

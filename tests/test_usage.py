@@ -1,0 +1,46 @@
+"""What the machine is doing, under MLflow's names."""
+
+import time
+
+import psutil
+import pytest
+import torch
+
+from dl4ia.usage import Usage
+
+CPU = torch.device("cpu")
+
+
+def test_what_is_found() -> None:
+    usage = Usage(CPU)
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        pass  # one core busy
+    found = usage.read()
+    assert set(found) == {
+        "system/cpu_utilization_percentage",
+        "system/system_memory_usage_megabytes",
+        "system/process_memory_megabytes",
+    }
+    assert 50 / psutil.cpu_count() < found["system/cpu_utilization_percentage"] <= 100
+    process = psutil.Process().memory_info().rss / 1e6
+    assert found["system/process_memory_megabytes"] == pytest.approx(process, rel=0.05)
+    whole = psutil.virtual_memory().total / 1e6
+    assert process < found["system/system_memory_usage_megabytes"] < whole
+
+
+def test_it_is_found_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = Usage(CPU)
+    first = usage.read()
+    assert usage.read() == first
+    held = torch.ones(30_000_000)  # 120 MB
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.0)
+    grown = "system/process_memory_megabytes"
+    assert usage.read()[grown] > first[grown] + held.nbytes / 2e6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_is_asked_too() -> None:
+    found = Usage(torch.device("cuda")).read()
+    assert found["system/gpu_0_memory_usage_megabytes"] > 0
