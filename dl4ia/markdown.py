@@ -3,12 +3,19 @@
 import re
 from collections.abc import Sequence
 
-PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")  # ASCII's, all of which Markdown lets be escaped
+# What Markdown or HTML may take for its own. MLflow's pages know fewer escapes than CommonMark,
+# which the dashboard's follow: the rest is written as an entity.
+ESCAPED = r"\`*_{}[]()>#+.!~=|-"
+SPECIAL = re.compile(rf"[{re.escape(ESCAPED)}&<$:@]")
 
 
 def plain(text: str) -> str:
     """The text in one line, with nothing in it that Markdown or HTML would take for its own."""
-    return PUNCTUATION.sub(r"\\\g<0>", " ".join(text.split()))
+    return SPECIAL.sub(_escaped, " ".join(text.split()))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\{found[0]}" if found[0] in ESCAPED else f"&#x{ord(found[0]):x};"
 
 
 def code(text: str) -> str:

@@ -21,14 +21,18 @@ from dl4ia.text import plural
 
 def study_note(session: Session, selection: Selection | None, run: str) -> str:
     """As much as is known; selection: who wins, if that is settled; run: the study's in MLflow."""
-    parts = [f"# {plain(session.name)}"]
+    title = f"# {plain(session.name)}"
+    link = f"MLflow run: {_run_link(session.tracking_uri, run)}"
+    known = study_description(session, selection)
+    return "\n\n".join([title, link, known, *_searched(session)])
+
+
+def study_description(session: Session, selection: Selection | None) -> str:
+    """The note's results and data, which MLflow's page of the study has as well."""
+    parts = _leaderboard(session)
     if selection is not None:
-        parts += _winner(session, selection)
-    parts.append(f"MLflow run: {_run_link(session.tracking_uri, run)}")
-    parts += _leaderboard(session)
-    if selection is not None:
-        parts += _finalists(session.study, selection)
-    return "\n\n".join([*parts, *_data(session), *_searched(session)])
+        parts = [*_winner(session, selection), *parts, *_finalists(session.study, selection)]
+    return "\n\n".join([*parts, *_data(session)])
 
 
 def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> str:
@@ -46,15 +50,15 @@ def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> 
     if "commit" in environment:
         changes = " with uncommitted changes" if environment["dirty"] == "True" else ""
         rows.append(["commit", environment["commit"][:10] + changes])
-    parts = [f"{name}. {_ending(trial, metric)}"]
+    parts = [f"{name}. {ending(trial, metric)}"]
     if "no_pictures" in known:
         parts.append(f"Its pictures could not be written: {plain(known['no_pictures'])}")
     parts += [table([["", ""], *rows]), f"MLflow run: {_run_link(tracking_uri, run)}"]
     return "\n\n".join(parts)
 
 
-def _ending(trial: FrozenTrial, metric: str) -> str:
-    """In what state, after how long, and why."""
+def ending(trial: FrozenTrial, metric: str) -> str:
+    """In what state a finished trial ended, after how long, and why."""
     history = trial.user_attrs.get("history", {})
     after = f"after {plural(len(history.get('seconds', ())), 'epoch')}"
     if trial.state == TrialState.COMPLETE:

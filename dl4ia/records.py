@@ -6,7 +6,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.markdown import plain
 from dl4ia.study import Identity, is_interrupted
+from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, RunRecord, Status
 
 
@@ -89,6 +91,7 @@ def repeat_record(name: str, identity: Identity, key: str, kept: Mapping[str, An
         start=datetime.fromisoformat(kept["start"]),
         end=datetime.fromisoformat(kept["end"]),
         status="FAILED" if "failure" in kept else "FINISHED",
+        description=plain(kept.get("failure", "")),
     )
 
 
@@ -118,6 +121,7 @@ def winner_record(
         start=datetime.fromisoformat(winner["start"]),
         end=datetime.fromisoformat(winner["end"]),
         status="FINISHED",
+        description=_scores(identity.metric, winner),
     )
 
 
@@ -130,6 +134,17 @@ def _joined(identity: Identity, environment: Mapping[str, str]) -> dict[str, str
         "dl4ia.space_fingerprint": identity.space_fingerprint,
     }
     return fingerprints | {f"dl4ia.{key}": str(value) for key, value in environment.items()}
+
+
+def _scores(metric: str, winner: Mapping[str, Any]) -> str:
+    scores: dict[str, float] = winner["metrics"]
+    mean, low, high = (f"{scores[f'test_{metric}{end}']:.4f}" for end in ("", "_low", "_high"))
+    return (
+        f"Trial {winner['trial']}, retrained on all training images from "
+        f"{plural(winner['seeds'], 'seed')} over {plural(winner['epochs'], 'epoch')}. Test "
+        f"{metric}, mean over seeds: **{mean}**, 95 % interval {low} to {high}, over "
+        f"{plural(winner['images'], 'image')}. The report page is among the artifacts."
+    )
 
 
 def _status(trial: FrozenTrial) -> Status:

@@ -25,6 +25,7 @@ from dl4ia.finalists import (
     run_finalists,
     track_repeats,
 )
+from dl4ia.notes import ending, study_description
 from dl4ia.pareto import pareto_front
 from dl4ia.pictures import draw_front
 from dl4ia.records import study_record, trial_record
@@ -112,9 +113,9 @@ def _run(session: Session) -> None:
     parent = _open_parent(session)
     status: Status = "KILLED"
     try:
-        dashboard.write_study(session, None, parent)
+        _describe(session, None, parent)
         _search(session, parent)
-        dashboard.write_study(session, None, parent)
+        _describe(session, None, parent)
         if len(finished_trials(session.study)) >= session.arguments.trials:
             _finish(session, parent)
             status = "FINISHED"
@@ -139,6 +140,12 @@ def _finish(session: Session, parent: str) -> None:
     track_repeats(session, parent)
     score_winner(session, selection)
     track_winner(session, parent, _write_page(session, selection))
+    _describe(session, selection, parent)
+
+
+def _describe(session: Session, selection: Selection | None, parent: str) -> None:
+    """What is known of the study, into both tools' pages of it."""
+    session.tracker.describe(parent, study_description(session, selection))
     dashboard.write_study(session, selection, parent)
 
 
@@ -195,6 +202,7 @@ def _open_parent(session: Session) -> str:
 def _track(session: Session, trial: FrozenTrial, parent: str) -> None:
     """Into MLflow, and, with the run it has there, into the dashboard."""
     record = trial_record(session.name, session.identity, trial)
+    record = replace(record, description=ending(trial, session.task.metric))
     run = session.tracker.write(record, session.data, parent)
     dashboard.write_trial_note(session, trial, run)
 

@@ -24,6 +24,7 @@ class RunRecord:
     start: datetime  # naive times are local, as Optuna's are
     end: datetime | None  # None: still running
     status: Status
+    description: str = ""  # Markdown, on the run's page
 
 
 @dataclass(frozen=True)

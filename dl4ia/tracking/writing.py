@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
 
 LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters, MLflow's limits
+DESCRIPTION = "mlflow.note.content"
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else its pages expect prompts
 
 
 class Tracker:
@@ -60,7 +62,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 folder = str(artifacts.resolve()) if uri.startswith("sqlite:") else None
-                self._experiment = self._client.create_experiment(experiment, folder)
+                self._experiment = self._client.create_experiment(experiment, folder, TRAINING)
                 return
         except (MlflowException, SQLAlchemyError, CommandError) as error:
             raise InputError(
@@ -101,6 +103,11 @@ class Tracker:
         tags = {**record.tags, "dl4ia.kind": record.kind, "dl4ia.study": record.study}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
+        tags |= {"mlflow.source.name": "dl4ia", "mlflow.source.type": "LOCAL"}
+        if "dl4ia.commit" in tags:
+            tags["mlflow.source.git.commit"] = tags["dl4ia.commit"]
+        if record.description:
+            tags[DESCRIPTION] = record.description
         tags = {key: _shortened(value, LONGEST_TAG) for key, value in tags.items()}
         parameters = [
             Param(key, _shortened(str(value), LONGEST_PARAMETER))
@@ -134,6 +141,10 @@ class Tracker:
         labels = [RunTag(key, _shortened(value, LONGEST_TAG)) for key, value in tags.items()]
         self._client.log_batch(run, values, tags=labels)
         self._client.set_terminated(run, status, ended)
+
+    def describe(self, run: str, description: str) -> None:
+        """Set the Markdown on a run's page."""
+        self._client.set_tag(run, DESCRIPTION, _shortened(description, LONGEST_TAG))
 
     def reopen(self, run: str) -> None:
         """Call a run RUNNING again (MLflow keeps its last end time until it is closed again)."""
@@ -175,7 +186,9 @@ class Tracker:
         self, logged: LoggedModel, run: str, name: str, tags: Mapping[str, str], description: str
     ) -> str:
         try:
-            self._client.create_registered_model(name)
+            self._client.create_registered_model(
+                name, description=f"The winners of the study {name}; its champion is the newest."
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
