@@ -43,6 +43,8 @@ class StudyArguments:
     repeats: int
     ablate: bool
     reopen_test: bool
+    workers: int | None
+    worker: bool
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -163,6 +165,15 @@ def study_parser(
         default="auto",
         help="default: cuda where there is one",
     )
+    add(
+        "--workers",
+        type=whole_number(1),
+        metavar="N",
+        help="processes that train trials at once, each on its share of the cores or a GPU of its "
+        "own; the same command may run several times too, also on other machines with --storage "
+        "postgresql://… (default: one a GPU, or one for every four cores)",
+    )
+    add("--worker", action="store_true", help=argparse.SUPPRESS)  # is one of these
     add(
         "--timeout",
         type=_seconds,

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+CORES = "DL4IA_CORES"  # of the environment: the numbers of those that a worker may use
 PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy")
 
 
@@ -23,6 +24,8 @@ def tune_process() -> None:
     - glibc keeps freed memory. By default every activation of more than 32 MB is a fresh mapping,
       which the kernel clears page by page.
     """
+    if os.environ.get(CORES) and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in os.environ[CORES].split(",")})
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
@@ -66,15 +69,19 @@ def this_process() -> dict[str, str | float]:
     return {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
 
 
+def describe_process(process: dict[str, str | float]) -> str:
+    """In words."""
+    return f"process {process['pid']} on {process['host']}"
+
+
 def is_dead(process: dict[str, str | float]) -> bool:
     """Whether a process of this host, as `this_process` told, has ended; False of other hosts."""
     return process["host"] == platform.node() and not _exists(process)
 
 
 def is_alive(process: dict[str, str | float]) -> bool:
-    """Whether it is another process of this host that still runs; False of other hosts."""
-    mine = process["pid"] == os.getpid()
-    return process["host"] == platform.node() and not mine and _exists(process)
+    """Whether a process of this host still runs, or is stopped; False of other hosts."""
+    return process["host"] == platform.node() and _exists(process)
 
 
 def _exists(process: dict[str, str | float]) -> bool:

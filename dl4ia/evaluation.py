@@ -18,6 +18,7 @@ from dl4ia.data.dataset import Dataset, Source
 from dl4ia.errors import InputError, first_line
 from dl4ia.objective import derive_seed, train_point
 from dl4ia.task import Task
+from dl4ia.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def retrain(
 ) -> Retraining:
     """Train `point` on all of `dataset` and keep it in `file`, or read it from there.
 
-    A training cut off leaves no file; a file is only taken for the same point, data and length.
+    A training cut off leaves a checkpoint, from which it goes on; both are only taken for the same
+    point, data and length.
     Raises TrialFailure as `fit` does, InputError where the file cannot be written.
     """
     recipe = repr((dict(point), dataset.fingerprint(), epochs, seed))
@@ -52,7 +54,10 @@ def retrain(
             model = task.build(point, dataset)
             model.load_state_dict(kept["weights"])
             return Retraining(model, kept["history"], kept["commit"])
-    model, results = train_point(task, point, dataset, None, epochs, seed, device)
+    checkpoint = Checkpoint(file.with_suffix(".checkpoint"), recipe)
+    model, results = train_point(
+        task, point, dataset, None, epochs, seed, device, checkpoint=checkpoint
+    )
     history: dict[str, list[float]] = {"train_loss": [], "train_accuracy": []}
     for result in results:
         for name, values in history.items():
@@ -71,6 +76,7 @@ def retrain(
         unfinished.replace(file)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
+    checkpoint.remove()
     return Retraining(model, history, commit)
 
 

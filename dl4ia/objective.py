@@ -15,12 +15,12 @@ import torch
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.splits import Split
-from dl4ia.environment import this_process
 from dl4ia.errors import TrialFailure
 from dl4ia.models.layers import weight_count
 from dl4ia.search_space import Space, sample, settings_of
 from dl4ia.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
+from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import fast_precision
 from dl4ia.usage import Usage
@@ -44,10 +44,12 @@ def train_point(
     device: torch.device,
     largest_part: int | None = None,
     precision: torch.dtype | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[torch.nn.Module, Iterator[Result]]:
     """The network of `point` and its training, which has not begun; see `fit` for the results.
 
     precision: of the training steps; None: the device's fastest.
+    checkpoint: where a long training is kept while it goes on.
     """
     torch.manual_seed(seed)
     model = task.build(point, train)
@@ -63,6 +65,7 @@ def train_point(
         device,
         precision or fast_precision(device),
         largest_part,
+        checkpoint,
     )
     return model, results
 
@@ -90,7 +93,6 @@ class Objective:
         Raises TrialPruned, or TrialFailure after recording the reason.
         """
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
-        trial.set_user_attr("process", this_process())
         trial.set_user_attr("environment", dict(self.environment))
         trial.set_user_attr("seed", seed)
         history: list[Result] = []

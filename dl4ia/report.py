@@ -30,6 +30,8 @@ def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, l
         outcome = f"pruned at {list(trial.intermediate_values.values())[-1]:.4f}"
     if "failure" in attributes:
         outcome = f"failed: {attributes['failure']}"
+    elif trial.state == TrialState.FAIL:
+        outcome = f"interrupted: {attributes.get('interrupted', 'stopped')}"
     epochs = len(next(iter(attributes.get("history", {}).values()), ()))
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     record = "–" if best is None else f"{best:.4f}"

@@ -2,7 +2,9 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 import torch
@@ -18,11 +20,15 @@ from dl4ia.objective import Objective
 from dl4ia.records import dataset_record
 from dl4ia.search_space import SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
-from dl4ia.study import Identity, check_identity, open_storage, open_study
+from dl4ia.storage import open_storage
+from dl4ia.study import Identity, check_identity, open_study
 from dl4ia.task import Task
 from dl4ia.tracking.runs import DatasetRecord
-from dl4ia.tracking.writing import Tracker
 from dl4ia.training.precision import fast_precision
+from dl4ia.turns import Turns
+
+if TYPE_CHECKING:
+    from dl4ia.tracking.writing import Tracker
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,15 @@ class Session:
     tracking_uri: str
     study: optuna.Study
     objective: Objective
-    tracker: Tracker
+    turns: Turns
+
+    @cached_property
+    def tracker(self) -> "Tracker":
+        """MLflow, whose database is made if it is missing; what only trains never asks for it."""
+        from dl4ia.tracking.writing import Tracker  # slow to import
+
+        artifacts = self.arguments.out / "artifacts" / "mlflow"
+        return Tracker(self.tracking_uri, self.task.name, artifacts)
 
     @property
     def data(self) -> DatasetRecord:
@@ -135,7 +149,9 @@ def open_session(
     # Ctrl-C in the middle of a query is answered in one line, not also as a cursor left open.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    tracker = Tracker(tracking_uri, task.name, arguments.out / "artifacts" / "mlflow")
+    turns = Turns(storage, name)
+    with turns.take("open"):
+        study = open_study(open_storage(storage), name, identity, searched)
     return Session(
         name=name,
         arguments=arguments,
@@ -148,8 +164,8 @@ def open_session(
         environment=environment,
         storage=storage,
         tracking_uri=tracking_uri,
-        tracker=tracker,
-        study=open_study(open_storage(storage), name, identity, searched),
+        turns=turns,
+        study=study,
         objective=Objective(
             task,
             searched.SPACE,

@@ -1,26 +1,22 @@
-"""The search: an Optuna study that can be stopped at any moment and goes on where it was.
+"""An Optuna study that can be stopped at any moment and goes on where it was.
 
 The storage is the one record. A study's identity (data, split, space, metric, training length) is
 written into it and compared on every start: what does not match is refused, never mixed.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import optuna
-import sqlalchemy
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.addresses import CONNECTION_SECONDS, exists, hide_password
-from dl4ia.environment import is_alive, is_dead
-from dl4ia.errors import InputError, TrialFailure, first_line
-from dl4ia.objective import Objective, derive_seed
+from dl4ia.addresses import exists
+from dl4ia.errors import InputError
+from dl4ia.objective import derive_seed
 from dl4ia.search_space import SpaceModule, check_point
+from dl4ia.storage import open_storage
 
-StorageError = optuna.exceptions.StorageInternalError
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
 REDUCTION = 4  # Hyperband: of the trials that reach a quarter of the epochs, a quarter go on
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -45,36 +41,22 @@ class Identity:
     objectives: str = ""  # of several: their names, with commas between
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Optuna's storage; on SQLite without waiting for the disk at every write.
+class Sampler(optuna.samplers.TPESampler):
+    """Optuna's TPE with a random stream of its own for each trial.
 
-    With a write-ahead log and `synchronous=NORMAL` a power cut may lose the last moments, a killed
-    process nothing (sqlite.org/wal.html).
+    One stream would begin again on every start, and in every process, and repeat its first trials.
     """
-    try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=_engine_arguments(url))
-    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, ImportError, StorageError) as error:
-        raise InputError(
-            f"--storage {hide_password(url)}: cannot be used ({first_line(error)}); name another "
-            "database"
-        ) from error
 
+    def __init__(self, seed: int, startup_trials: int) -> None:
+        super().__init__(n_startup_trials=startup_trials)
+        self._study_seed = seed
 
-def _engine_arguments(url: str) -> dict[str, Any]:
-    if not url.startswith("sqlite"):
-        return {"connect_args": {"connect_timeout": CONNECTION_SECONDS}}
-
-    def connect() -> Any:
-        import sqlite3
-
-        connection = sqlite3.connect(
-            str(sqlalchemy.make_url(url).database), timeout=60, check_same_thread=False
-        )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return connection
-
-    return {"creator": connect}
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Called by Optuna before it samples anything for `trial`."""
+        seed = derive_seed(self._study_seed, "sampler", trial.number)
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
+        super().before_trial(study, trial)
 
 
 def open_study(
@@ -109,13 +91,7 @@ def open_study(
             if label in searched.REPORT_MODELS:
                 attributes["report_model"] = label
             study.enqueue_trial(dict(point), user_attrs=attributes)
-    _run_interrupted_again(study)
-    known = len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(
-        n_startup_trials=len(named_points) + RANDOM_TRIALS,
-        # A fixed seed would begin its stream again on every start and repeat the first trials.
-        seed=derive_seed(identity.seed, "sampler", known),
-    )
+    study.sampler = Sampler(identity.seed, len(named_points) + RANDOM_TRIALS)
     study.pruner = optuna.pruners.HyperbandPruner(
         # One bracket: a second one would be of trials that are never pruned, two fifths of them.
         min_resource=identity.epochs // REDUCTION + 1,
@@ -148,28 +124,6 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
             f"study {name!r} is another one: {'; '.join(differences)}; "
             "give another --study-name, or the same data and flags"
         )
-    for trial in trials:
-        process = trial.user_attrs.get("process")
-        if trial.state == TrialState.RUNNING and process is not None and is_alive(process):
-            raise InputError(
-                f"study {name!r} is being run by process {process['pid']}; wait for it or stop it"
-            )
-
-
-def _run_interrupted_again(study: optuna.Study) -> None:
-    """Fail the trials whose process is dead, and enqueue every interrupted point once more."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        process = trial.user_attrs.get("process")
-        if process is None or is_dead(process):
-            study.tell(trial.number, state=TrialState.FAIL)
-    trials = study.get_trials(deepcopy=False)
-    retried = {trial.user_attrs.get("retry_of") for trial in trials}
-    for trial in trials:
-        if is_interrupted(trial) and trial.number not in retried:
-            kept = ("seed", "point", "report_model")
-            attributes = {key: trial.user_attrs[key] for key in kept if key in trial.user_attrs}
-            point = trial.system_attrs.get("fixed_params", {}) | trial.params
-            study.enqueue_trial(point, user_attrs=attributes | {"retry_of": trial.number})
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
@@ -187,30 +141,3 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count towards `--trials`: completed, pruned, or failed for a reason."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
     return [trial for trial in trials if not is_interrupted(trial)]
-
-
-def search(
-    study: optuna.Study,
-    objective: Objective,
-    trials: int,
-    timeout: float | None,
-    after_trial: Callable[[FrozenTrial], None],
-) -> None:
-    """Run trials until `trials` of the study have finished, or `timeout` seconds have passed."""
-
-    def stop_when_done(study: optuna.Study, trial: FrozenTrial) -> None:
-        after_trial(trial)
-        if len(finished_trials(study)) >= trials:
-            study.stop()
-
-    if len(finished_trials(study)) >= trials:
-        return
-    try:
-        study.optimize(
-            objective, timeout=timeout, catch=(TrialFailure,), callbacks=[stop_when_done]
-        )
-    except UnboundLocalError as error:
-        # Optuna 5.0's own, where Ctrl-C comes while it tells a trial's end.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise

@@ -3,14 +3,15 @@
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import torch
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
-from tqdm import tqdm
 
 from dl4ia import dashboard, report
 from dl4ia.addresses import hide_password
@@ -25,19 +26,23 @@ from dl4ia.finalists import (
     run_finalists,
     track_repeats,
 )
-from dl4ia.notes import ending, study_description
+from dl4ia.keeper import OFTEN, Keeper
+from dl4ia.notes import study_description
 from dl4ia.pareto import pareto_front
 from dl4ia.pictures import draw_front
-from dl4ia.records import study_record, trial_record
+from dl4ia.progress import Progress
+from dl4ia.records import study_record
+from dl4ia.search import search
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
 from dl4ia.session import Length, Session, open_session
-from dl4ia.study import FINISHED, finished_trials, first_value, search
+from dl4ia.study import FINISHED, finished_trials, first_value
 from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
 from dl4ia.tracking.runs import Status
 from dl4ia.tracking.writing import TrackingError
 from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
+from dl4ia.workers import Workers, default_count, end_with_parent
 
 
 def run_study(
@@ -49,6 +54,10 @@ def run_study(
     """
     session = open_session(task, source, searched, length.or_asked(arguments), arguments)
     try:
+        if arguments.worker:
+            end_with_parent(sys.stdin.buffer)
+            _train(session, lambda trial: None)
+            return
         if not _is_complete(session):
             _run(session)
     except TrackingError as error:
@@ -70,7 +79,9 @@ def run_study(
         print(report.front(session.study, session.front_picture))
         return
     selection = current_selection(session)
-    assert selection is not None  # it has been scored
+    if selection is None or not winner_is_scored(session, selection):
+        print("All trials have finished. The process that keeps the records names the winner.")
+        return
     print(
         report.summary(
             session.study,
@@ -109,20 +120,40 @@ def _is_complete(session: Session) -> bool:
 
 
 def _run(session: Session) -> None:
-    """Whatever is missing of the search, the finalists and the winner."""
+    """Whatever is missing. One process keeps the records and names the winner; others train."""
+    for searched in (False, True):
+        with session.turns.take("keep", wait=False) as mine:
+            if mine:
+                _keep(session)
+                return
+        if not searched:
+            print("Another process keeps this study's records: this one trains trials alone.")
+            _search(session, None)
+
+
+def _keep(session: Session) -> None:
+    """The search, the finalists and the winner, and all that is known of them in MLflow."""
     parent = _open_parent(session)
     status: Status = "KILLED"
+    selection = None
     try:
-        _describe(session, None, parent)
-        _search(session, parent)
-        _describe(session, None, parent)
-        if len(finished_trials(session.study)) >= session.arguments.trials:
-            _finish(session, parent)
-            status = "FINISHED"
+        with Keeper(session, parent) as keeper:
+            dashboard.write_study(session, None, parent)
+            _search(session, keeper)
+            dashboard.write_study(session, None, parent)
+            if len(finished_trials(session.study)) >= session.arguments.trials:
+                selection = _finish(session)
+                status = "FINISHED"
+        keeper.write_missing()
+        if selection is not None:
+            track_repeats(session, parent)
+            track_winner(session, parent, _write_page(session, selection))
+            dashboard.write_study(session, selection, parent)
     finally:
         best = _best_value(session)
         metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
-        session.tracker.close(parent, status, metrics=metrics)
+        description = study_description(session, selection)
+        session.tracker.close(parent, status, metrics=metrics, description=description)
 
 
 def _wants_front(arguments: StudyArguments) -> bool:
@@ -130,23 +161,15 @@ def _wants_front(arguments: StudyArguments) -> bool:
     return bool(arguments.objectives) and not arguments.knee
 
 
-def _finish(session: Session, parent: str) -> None:
-    """What follows the search."""
+def _finish(session: Session) -> Selection | None:
+    """What follows the search: who wins, and the winner's score; of a front no one."""
     if _wants_front(session.arguments):
         _draw_front(session)
-        return
+        return None
     selection = run_finalists(session)
     run_ablation(session, selection)
-    track_repeats(session, parent)
     score_winner(session, selection)
-    track_winner(session, parent, _write_page(session, selection))
-    _describe(session, selection, parent)
-
-
-def _describe(session: Session, selection: Selection | None, parent: str) -> None:
-    """What is known of the study, into both tools' pages of it."""
-    session.tracker.describe(parent, study_description(session, selection))
-    dashboard.write_study(session, selection, parent)
+    return selection
 
 
 def _draw_front(session: Session) -> None:
@@ -190,21 +213,7 @@ def _open_parent(session: Session) -> str:
     else:
         record = study_record(name, session.identity, session.environment, datetime.now())
         parent = tracker.write(record, session.data, None)
-    written = tracker.find(name, "trial")
-    for trial in session.study.get_trials(deepcopy=False, states=FINISHED):
-        if str(trial.number) not in written:
-            _track(session, trial, parent)
-    for trial in dashboard.trials_without_note(session.study):
-        dashboard.write_trial_note(session, trial, written[str(trial.number)])
     return parent
-
-
-def _track(session: Session, trial: FrozenTrial, parent: str) -> None:
-    """Into MLflow, and, with the run it has there, into the dashboard."""
-    record = trial_record(session.name, session.identity, trial)
-    record = replace(record, description=ending(trial, session.task.metric))
-    run = session.tracker.write(record, session.data, parent)
-    dashboard.write_trial_note(session, trial, run)
 
 
 def _best_value(session: Session) -> float | None:
@@ -213,25 +222,49 @@ def _best_value(session: Session) -> float | None:
     return first_value(ranked[0]) if ranked else None
 
 
-def _search(session: Session, parent: str) -> None:
-    """Run the trials that are missing; a line and a step of the bar for each."""
-    trials = session.arguments.trials
-    before = len(finished_trials(session.study))
-    start = time.perf_counter()
-    bar = tqdm(total=max(trials, before), initial=before, unit="trial", disable=None, leave=False)
+def _search(session: Session, keeper: Keeper | None) -> None:
+    """Run the trials that are missing, in this process or in several; a line for each."""
+    look = keeper.look if keeper else lambda: None
+    with Progress(session.study, session.arguments.trials) as progress:
 
-    def after_trial(trial: FrozenTrial) -> None:
-        _track(session, trial, parent)
-        done = len(finished_trials(session.study))
-        best = _best_value(session)
-        left = (time.perf_counter() - start) / max(1, done - before) * max(0, trials - done)
-        tqdm.write(report.trial_line(trial, done, trials, best, left))
-        sys.stdout.flush()
-        if best is not None:
-            bar.set_postfix(best=f"{best:.4f}", refresh=False)
-        bar.update()
+        def after_trial(trial: FrozenTrial) -> None:
+            progress.show(trial)
+            look()
 
+        count = min(_worker_count(session), progress.missing)
+        if count < 2:
+            _train(session, after_trial)
+            return
+        logs = session.arguments.out / "artifacts" / session.name / "workers"
+        with Workers(count, logs, _gpus(session)) as workers:
+            at_work = True
+            while at_work:
+                time.sleep(OFTEN)
+                new = progress.new_trials()
+                at_work = workers.mend(bool(new))
+                for trial in new or progress.new_trials():
+                    after_trial(trial)
+
+
+def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None:
+    """Trials in this process."""
     pictures = partial(dashboard.write_trial_pictures, session)
     objective = replace(session.objective, after_training=pictures)
-    with bar:
-        search(session.study, objective, trials, session.arguments.timeout, after_trial)
+    arguments = session.arguments
+    search(
+        session.study,
+        objective,
+        arguments.trials,
+        arguments.timeout,
+        session.turns,
+        after_trial,
+    )
+
+
+def _worker_count(session: Session) -> int:
+    device = session.objective.device.type
+    return session.arguments.workers or default_count(device, _gpus(session))
+
+
+def _gpus(session: Session) -> int:
+    return torch.cuda.device_count() if session.objective.device.type == "cuda" else 0

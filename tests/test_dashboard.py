@@ -22,9 +22,9 @@ from test_session import open_in
 from dl4ia import dashboard
 from dl4ia.markdown import plain, table
 from dl4ia.notes import study_note, trial_note
+from dl4ia.search import search
 from dl4ia.selection import Finalist, Selection
 from dl4ia.session import Session
-from dl4ia.study import search
 
 HOSTILE = "<script>alert(1)</script> | ![x](javascript:alert) `a` $b$ www.c.org\n# **d** &lt;"
 
@@ -49,7 +49,7 @@ def run(session: Session, trials: int = 2) -> list[FrozenTrial]:
     def after_trial(trial: FrozenTrial) -> None:
         dashboard.write_trial_note(session, trial, f"run-of-{trial.number}")
 
-    search(session.study, objective, trials, None, after_trial)
+    search(session.study, objective, trials, None, session.turns, after_trial)
     return session.study.get_trials()[:trials]
 
 
@@ -99,7 +99,7 @@ def test_the_pictures_are_of_the_validation_part(
 def test_the_pictures_change_no_value(session: Session, tmp_path: Path, mlflow: str) -> None:
     trials = run(session)
     other = open_in(tmp_path / "other", tmp_path / "Glands <b>|`*", mlflow)
-    search(other.study, other.objective, 2, None, lambda trial: None)
+    search(other.study, other.objective, 2, None, other.turns, lambda trial: None)
     values = [trial.value for trial in other.study.get_trials()[:2]]
     assert values == [trial.value for trial in trials]
 
@@ -131,7 +131,7 @@ def test_nothing_is_written_twice(session: Session) -> None:
 
 def test_a_note_that_was_cut_off_is_missed(session: Session) -> None:
     dashboard.write_study(session, None, "parent")
-    search(session.study, session.objective, 1, None, lambda trial: None)
+    search(session.study, session.objective, 1, None, session.turns, lambda trial: None)
     (trial,) = dashboard.trials_without_note(session.study)
     assert not dashboard.study_is_written(session, None, "parent")
     dashboard.write_trial_note(session, trial, "run")

@@ -1,7 +1,9 @@
 """Training on eight small images: what it yields, repeats, and refuses."""
 
 import math
+import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from dl4ia.errors import TrialFailure
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.training.augmentation import AugmentationSettings
+from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import fast_precision
 
@@ -274,3 +277,65 @@ def test_a_last_step_that_diverges_is_seen_without_a_validation_part() -> None:
     settings = replace(TRAINING, learning_rate=1e30, batch_size="full")
     with pytest.raises(TrialFailure, match="epoch 1: final_loss"):
         train(make_model(), settings=settings, epochs=1, validation=None)
+
+
+DROPPING = replace(MODEL, dropout=0.3)  # draws from the global stream
+
+
+def cut_off(file: Path, epochs_done: int, **changes: Any) -> None:
+    """A training that ends after some epochs, each of which is kept."""
+    arguments: dict[str, Any] = {
+        "train": TRAIN,
+        "validation": VALIDATION,
+        "settings": TRAINING,
+        "augmentation": AUGMENTED,
+        "evaluate": SegmentationTask().evaluate,
+        "epochs": 6,
+        "seed": 0,
+        "device": CPU,
+        "checkpoint": Checkpoint(file, "recipe", seconds=0.0),
+    }
+    results = fit(make_model(DROPPING), **arguments | changes)
+    for _ in range(epochs_done):
+        next(results)
+    results.close()
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "momentum"])
+def test_a_training_that_was_cut_off_goes_on_to_the_bit(tmp_path: Path, optimizer: str) -> None:
+    file, settings = tmp_path / "training.checkpoint", replace(TRAINING, optimizer=optimizer)
+    whole = make_model(DROPPING)
+    changes: dict[str, Any] = {"settings": settings, "augmentation": AUGMENTED, "epochs": 6}
+    expected = without_seconds(train(whole, **changes))
+    cut_off(file, 4, settings=settings)
+    model = make_model(DROPPING)
+    torch.rand(5)  # the global stream is elsewhere in another process
+    again = train(model, **changes, checkpoint=Checkpoint(file, "recipe"))
+    assert without_seconds(again) == expected
+    assert torch.equal(weights_of(model), weights_of(whole))
+
+
+@pytest.mark.parametrize("damage", ["another recipe", "half a file", "no file", "a pickle"])
+def test_what_is_no_checkpoint_of_this_training_is_not_taken(tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "training.checkpoint"
+    cut_off(file, 2)
+    if damage == "half a file":
+        file.write_bytes(file.read_bytes()[:500])
+    elif damage == "no file":
+        file.unlink()
+    elif damage == "a pickle":
+        file.write_bytes(pickle.dumps({"recipe": "recipe"}))
+    recipe = "another" if damage == "another recipe" else "recipe"
+    assert Checkpoint(file, recipe).load() is None
+
+
+def test_a_checkpoint_is_kept_now_and_then(tmp_path: Path) -> None:
+    file = tmp_path / "training.checkpoint"
+    cut_off(file, 3, checkpoint=Checkpoint(file, "recipe", seconds=1000.0))
+    assert not file.exists()
+
+
+def test_a_full_disk_does_not_end_a_training(tmp_path: Path) -> None:
+    cut_off(Path("/dev/full/training.checkpoint"), 3)
+    (tmp_path / "file").touch()
+    cut_off(tmp_path / "file" / "training.checkpoint", 3)

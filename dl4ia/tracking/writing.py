@@ -133,18 +133,14 @@ class Tracker:
         status: Status,
         end: datetime | None = None,
         metrics: Mapping[str, float] = MappingProxyType({}),
-        tags: Mapping[str, str] = MappingProxyType({}),
+        description: str = "",
     ) -> None:
-        """End a run at `end` (None: now), adding final metrics and tags."""
+        """End a run at `end` (None: now), adding final metrics and its page's description."""
         ended = _milliseconds(end or datetime.now())
         values = [_metric(name, value, ended, 0) for name, value in metrics.items()]
-        labels = [RunTag(key, _shortened(value, LONGEST_TAG)) for key, value in tags.items()]
+        labels = [RunTag(DESCRIPTION, _shortened(description, LONGEST_TAG))] if description else []
         self._client.log_batch(run, values, tags=labels)
         self._client.set_terminated(run, status, ended)
-
-    def describe(self, run: str, description: str) -> None:
-        """Set the Markdown on a run's page."""
-        self._client.set_tag(run, DESCRIPTION, _shortened(description, LONGEST_TAG))
 
     def reopen(self, run: str) -> None:
         """Call a run RUNNING again (MLflow keeps its last end time until it is closed again)."""

@@ -16,6 +16,7 @@ from dl4ia.training.augmentation import (
     Augmenter,
     extend_with_report_rotations,
 )
+from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.losses import Loss, make_loss
 from dl4ia.training.optimization import make_optimizer, schedule_factor
 
@@ -55,6 +56,7 @@ def fit(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     largest_part: int | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
@@ -67,6 +69,9 @@ def fit(
     and evaluation), and, where there is a validation part, what `evaluate` says of all of it,
     prefixed by `val_`. Batches are as equal as they can be: none is left with a single image, of
     which batch normalisation could learn nothing.
+
+    Where `checkpoint` has an earlier part of this training, its epochs are yielded as they were,
+    and the rest follows as if it had never been cut off, to the bit on a CPU.
 
     Raises TrialFailure, naming the epoch, where a loss is not finite or the memory runs out.
     """
@@ -85,7 +90,16 @@ def fit(
     largest_part = largest_part or LARGEST_PART
     augmenter = Augmenter(augmentation, count, images.shape[1], seed)
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
-    for epoch in range(1, epochs + 1):
+    history: list[Result] = []
+    if checkpoint is not None and (kept := checkpoint.load()) is not None:
+        history = kept["history"]
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        augmenter.generator.set_state(kept["augmenter"])
+        shuffler.set_state(kept["shuffler"])
+        yield from history
+        _set_random_state(kept["random"], device)  # after whatever was done between the epochs
+    for epoch in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
         with _failures_of(epoch):
             model.train()
@@ -109,7 +123,31 @@ def fit(
                 _check_finite({"final_loss": evaluate(model, train, device)["loss"]})
             _check_finite(result)
         result["seconds"] = time.perf_counter() - start
+        history.append(result)
+        if checkpoint is not None and epoch < epochs and checkpoint.due:
+            checkpoint.save(
+                {
+                    "history": history,
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "augmenter": augmenter.generator.get_state(),
+                    "shuffler": shuffler.get_state(),
+                    "random": _random_state(device),
+                }
+            )
         yield result
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """Of the global streams, which dropout draws from."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _set_random_state(states: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states[1], device)
 
 
 def _step(

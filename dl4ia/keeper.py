@@ -1,0 +1,78 @@
+"""Writing what has finished into MLflow and the dashboard, beside the search.
+
+In a thread, so that no trial waits for it, and so that trials go on while MLflow is away.
+"""
+
+import threading
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from dl4ia import dashboard
+from dl4ia.errors import first_line
+from dl4ia.notes import ending
+from dl4ia.records import trial_record
+from dl4ia.session import Session
+from dl4ia.study import FINISHED
+from dl4ia.tracking.writing import TrackingError
+
+OFTEN, SELDOM = 1.0, 15.0  # seconds between two looks, and after MLflow has failed
+
+
+class Keeper:
+    """Keeps a study's records from `with` on; at the end all of them are written.
+
+    One process alone may keep a study's records.
+    """
+
+    def __init__(self, session: Session, parent: str) -> None:
+        """parent: the study's run in MLflow."""
+        self._session, self._parent = session, parent
+        self._written = session.tracker.find(session.name, "trial")
+        self._wake, self._done = threading.Event(), False
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        for trial in dashboard.trials_without_note(session.study):
+            if str(trial.number) in self._written:
+                dashboard.write_trial_note(session, trial, self._written[str(trial.number)])
+
+    def __enter__(self) -> "Keeper":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._done = True
+        self._wake.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """There is something new."""
+        self._wake.set()
+
+    def write_missing(self) -> None:
+        """Raises TrackingError where MLflow fails."""
+        session = self._session
+        for trial in session.study.get_trials(deepcopy=False, states=FINISHED):
+            if str(trial.number) in self._written:
+                continue
+            record = trial_record(session.name, session.identity, trial)
+            record = replace(record, description=ending(trial, session.task.metric))
+            run = session.tracker.write(record, session.data, self._parent)
+            self._written[str(trial.number)] = run
+            dashboard.write_trial_note(session, trial, run)
+
+    def _keep(self) -> None:
+        told = False
+        while not self._done:
+            pause = OFTEN
+            try:
+                self.write_missing()
+            except TrackingError as error:
+                pause = SELDOM
+                if not told:
+                    tqdm.write(
+                        f"MLflow fails ({first_line(error)}): trials go on, and are written when "
+                        "it is back"
+                    )
+                told = True
+            self._wake.wait(pause)
+            self._wake.clear()

@@ -1,0 +1,147 @@
+"""Optuna's storage as a study uses it: quick on SQLite, patient with a server that is away."""
+
+import functools
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from dl4ia.addresses import CONNECTION_SECONDS, hide_password
+from dl4ia.errors import InputError, first_line
+
+Returned = TypeVar("Returned")
+
+HEARTBEAT, GRACE = 30, 300  # seconds; a process on another machine that was silent so long is dead
+PATIENCE = 600.0  # seconds that a server may be away
+PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between two attempts
+SQLITE_WAIT = 60  # seconds for the processes that write before
+
+
+def patiently(call: Callable[[], Returned]) -> Returned:
+    """What `call` returns, once the database answers; its error where it stays away too long."""
+    end, pause = time.monotonic() + PATIENCE, PAUSE
+    while True:
+        try:
+            return call()
+        except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            if not _is_away(error) or time.monotonic() > end:
+                raise
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether a connection was lost or refused, and not what was asked for wrong."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if not isinstance(cause, sqlalchemy.exc.DBAPIError):
+        return False
+    if "sqlite" in type(cause.orig).__module__:
+        return "locked" in str(cause.orig)
+    return cause.connection_invalidated or isinstance(
+        cause, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
+    )
+
+
+class PatientStorage(RDBStorage):
+    """Waits for a server that was stopped, or does not answer, and then goes on."""
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
+        """Also where the server was told and died before it could say so."""
+        attempts = 0
+
+        def tell() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
+                return RDBStorage.set_trial_state_values(self, trial_id, state, values)
+            except UpdateFinishedTrialError:
+                if attempts > 1 and self.get_trial(trial_id).state == state:
+                    return True
+                raise
+
+        return patiently(tell)
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*words: Any, **named: Any) -> Any:
+        return patiently(lambda: method(*words, **named))
+
+    return call
+
+
+# All that Optuna asks of a storage once it is open; a trial created twice is failed and run again.
+for name in (
+    "create_new_study",
+    "get_all_studies",
+    "get_study_directions",
+    "get_study_id_from_name",
+    "get_study_name_from_id",
+    "get_study_system_attrs",
+    "get_study_user_attrs",
+    "set_study_system_attr",
+    "set_study_user_attr",
+    "_create_new_trial",
+    "_get_best_trial_id",
+    "_get_trials",
+    "_set_trial_param",
+    "get_trial",
+    "get_trial_id_from_study_id_trial_number",
+    "set_trial_intermediate_value",
+    "set_trial_system_attr",
+    "set_trial_user_attr",
+    "_get_stale_trial_ids",
+):
+    setattr(PatientStorage, name, _patient(getattr(RDBStorage, name)))
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Optuna's storage; on SQLite without waiting for the disk at every write.
+
+    With a write-ahead log and `synchronous=NORMAL` a power cut may lose the last moments, a killed
+    process nothing (sqlite.org/wal.html).
+    """
+    local = url.startswith("sqlite")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return PatientStorage(
+                url,
+                engine_kwargs=_engine_arguments(url),
+                # On one machine processes are known to be dead or alive.
+                heartbeat_interval=None if local else HEARTBEAT,
+                grace_period=None if local else GRACE,
+            )
+    except (
+        sqlalchemy.exc.SQLAlchemyError,
+        RuntimeError,
+        ImportError,
+        StorageInternalError,
+    ) as error:
+        raise InputError(
+            f"--storage {hide_password(url)}: cannot be used ({first_line(error)}); name another "
+            "database"
+        ) from error
+
+
+def _engine_arguments(url: str) -> dict[str, Any]:
+    if not url.startswith("sqlite"):
+        return {"connect_args": {"connect_timeout": CONNECTION_SECONDS}, "pool_pre_ping": True}
+
+    def connect() -> Any:
+        import sqlite3
+
+        connection = sqlite3.connect(
+            str(sqlalchemy.make_url(url).database), timeout=SQLITE_WAIT, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        return connection
+
+    return {"creator": connect}

@@ -1,0 +1,148 @@
+"""Worker processes: the same command again, as one that only trains trials.
+
+Each has its share of the processor's cores, or a GPU, to itself. One that dies is replaced; its
+trial is claimed again by whoever finds it dead. All end when the process that started them does.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from dl4ia.environment import CORES
+from dl4ia.errors import InputError
+from dl4ia.text import plural
+
+FLAG = "--worker"
+GRACE = 5.0  # seconds that a worker has to end by itself
+MOST_DEATHS = 5  # in a row, without a trial that finished between them
+MISTAKE = 2  # exit status after a user's mistake
+CORES_A_WORKER = 4  # by default
+
+
+def default_count(device: str, gpus: int) -> int:
+    """A worker a GPU; on the processor one for every four cores.
+
+    On two cores two workers of one thread each were no faster than one of two (see benchmarks/).
+    """
+    return gpus if device == "cuda" else max(1, len(_usable_cores()) // CORES_A_WORKER)
+
+
+class Workers:
+    """So many processes, from `with` on until its end."""
+
+    def __init__(self, count: int, logs: Path, gpus: int) -> None:
+        """logs: a folder for what they print. gpus: how many to deal out; 0: processor cores."""
+        self._command = [sys.executable, *sys.argv, FLAG]
+        self._logs, self._gpus = logs, gpus
+        self._cores = _shares(_usable_cores(), count)
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        self._deaths = 0
+
+    def __enter__(self) -> "Workers":
+        self._logs.mkdir(parents=True, exist_ok=True)
+        for number in range(len(self._processes)):
+            self._start(number)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        alive = [each for each in self._processes if each is not None and each.poll() is None]
+        for process in alive:
+            process.terminate()
+        end = time.monotonic() + GRACE
+        for process in alive:
+            try:
+                process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def mend(self, progress: bool) -> bool:
+        """Replace those that have died; whether any is still at work.
+
+        progress: whether trials have finished since the last call. Raises InputError where a worker
+        ended with a user's mistake, or they die and die.
+        """
+        if progress:
+            self._deaths = 0
+        for number, process in enumerate(self._processes):
+            status = None if process is None else process.poll()
+            if process is None or status is None:
+                continue
+            self._processes[number] = None
+            if status == 0:
+                continue
+            self._deaths += 1
+            log = self._log(number)
+            if status == MISTAKE:
+                raise InputError(_last_line(log).removeprefix("error: "))
+            if self._deaths >= MOST_DEATHS:
+                raise InputError(
+                    f"{plural(self._deaths, 'worker')} died in a row, the last with status "
+                    f"{status} ({_last_line(log)}); {log} has what it said: the study is intact"
+                )
+            self._start(number)
+        return any(self._processes)
+
+    def _start(self, number: int) -> None:
+        cores = self._cores[number]
+        environment = os.environ | {CORES: ",".join(map(str, cores))}
+        environment.setdefault("OMP_NUM_THREADS", str(len(cores)))
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(number % self._gpus)
+        with self._log(number).open("ab") as log:
+            self._processes[number] = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # its end tells the worker that this process has ended
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches this process alone
+            )
+
+    def _log(self, number: int) -> Path:
+        return self._logs / f"worker_{number}.log"
+
+
+def end_with_parent(pipe: IO[bytes]) -> None:
+    """In a worker: stop as after Ctrl-C when `pipe`, its standard input, is closed."""
+
+    def wait() -> None:
+        while pipe.read(1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _usable_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _shares(cores: Sequence[int], count: int) -> list[list[int]]:
+    """Each worker's cores: neighbours, as equal as can be; shared where there are too few."""
+    if count >= len(cores):
+        return [[cores[number % len(cores)]] for number in range(count)]
+    bounds = [round(number * len(cores) / count) for number in range(count + 1)]
+    return [list(cores[low:high]) for low, high in pairwise(bounds)]
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")

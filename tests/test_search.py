@@ -1,0 +1,174 @@
+"""Trials are claimed, run and told, in one process and in many; what is killed runs again."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+from small_search import REFERENCE, REPORT, begin, objective, run, storage
+
+from dl4ia.environment import this_process
+from dl4ia.errors import TrialFailure
+from dl4ia.search import MOST_ATTEMPTS
+from dl4ia.study import finished_trials, is_interrupted
+
+__all__ = ["storage"]  # a fixture
+WORKER = Path(__file__).with_name("small_search.py")
+
+
+def test_failures_count_and_interruptions_run_again(storage: optuna.storages.RDBStorage) -> None:
+    study = begin(storage)
+
+    def fail(trial: optuna.Trial) -> float:
+        objective(trial)
+        trial.set_user_attr("failure", "epoch 1: out of memory")
+        raise TrialFailure("epoch 1: out of memory")
+
+    assert run(study, 1, fail) == [0]
+    assert [trial.number for trial in finished_trials(study)] == [0]
+
+    def stop(trial: optuna.Trial) -> float:
+        objective(trial)
+        trial.set_user_attr("seed", 7)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, 2, stop)
+    assert is_interrupted(study.trials[1])
+    assert len(finished_trials(study)) == 1
+
+    study = begin(storage)
+    assert run(study, 2) == [2]
+    again = study.trials[2]
+    assert again.params == REFERENCE["second"]
+    assert (again.user_attrs["retry_of"], again.user_attrs["seed"]) == (1, 7)
+    assert [trial.number for trial in begin(storage).trials] == [0, 1, 2]  # once, not on each start
+
+
+def test_a_killed_trial_is_failed_and_its_point_run_again(
+    tmp_path: Path, storage: optuna.storages.RDBStorage
+) -> None:
+    begin(storage)
+    code = (
+        "import os, optuna, sys\n"
+        "from dl4ia.environment import this_process\n"
+        "study = optuna.load_study(study_name='study', storage=sys.argv[1])\n"
+        "trial = study.ask()\n"
+        "trial.set_user_attr('process', this_process())\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+    assert subprocess.run([sys.executable, "-c", code, url]).returncode == -9
+    study = begin(storage)
+    assert run(study, 2) == [1, 2]
+    assert study.trials[0].state == TrialState.FAIL
+    assert is_interrupted(study.trials[0])
+    assert re.fullmatch(r"process \d+ on \S+ died", study.trials[0].user_attrs["interrupted"])
+    points = [trial.params for trial in finished_trials(study)]
+    assert points == [REFERENCE["second"], REPORT["first"]]
+    assert study.trials[2].user_attrs["report_model"] == "first"
+
+
+def test_a_trial_that_another_process_runs_is_left_to_it_and_counts(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    study = begin(storage)
+    trial = study.ask()
+    parent = psutil.Process(os.getppid())
+    owner = this_process() | {"pid": parent.pid, "started": parent.create_time()}
+    trial.set_user_attr("process", owner)
+    seen: list[int] = []
+
+    def finish_the_other(mine: optuna.Trial) -> float:
+        seen.append(mine.number)
+        if len(seen) == 2:  # of three the last that may begin
+            study.tell(trial.number, 0.5)
+        return objective(mine)
+
+    assert run(begin(storage), 3, finish_the_other) == seen == [1, 2]
+    assert [each.state for each in study.trials] == [TrialState.COMPLETE] * 3
+
+
+def test_a_point_that_kills_its_process_is_given_up(storage: optuna.storages.RDBStorage) -> None:
+    words = [sys.executable, str(WORKER), str(storage.url), "2", "1.0"]
+    begin(storage)
+    kills = 0
+    while subprocess.run(words).returncode == -9:
+        kills += 1
+    study = begin(storage)
+    assert kills == 2 * MOST_ATTEMPTS
+    for point in (REPORT["first"], REFERENCE["second"]):
+        *earlier, last = [each for each in study.trials if each.params == point]
+        assert len(earlier) == 2 and all(map(is_interrupted, earlier))
+        assert last.user_attrs["failure"].endswith("died, the last of 3 attempts")
+    assert run(study, 3) == [6]
+
+
+def test_ctrl_c_is_no_attempt(storage: optuna.storages.RDBStorage) -> None:
+    def stop(trial: optuna.Trial) -> float:
+        objective(trial)
+        raise KeyboardInterrupt
+
+    for _ in range(MOST_ATTEMPTS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            run(begin(storage), 1, stop)
+    study = begin(storage)
+    run(study, 1)
+    (finished,) = finished_trials(study)
+    assert finished.params == REPORT["first"] and finished.state == TrialState.COMPLETE
+
+
+def test_what_others_have_given_up_is_not_told(storage: optuna.storages.RDBStorage) -> None:
+    """As after a pause in which another machine heard nothing of this one."""
+    study = begin(storage)
+
+    def given_up(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number == 0:
+            trial.set_user_attr("interrupted", "was silent")
+            study.tell(trial.number, state=TrialState.FAIL)
+            trial.report(value, 1)  # refused
+        return value
+
+    assert run(study, 2, given_up) == [1, 2]
+    assert study.trials[2].user_attrs["retry_of"] == 0
+
+
+def workers(url: str, count: int, trials: int, deadly: float) -> list[int]:
+    """The exit status of as many processes, each replaced until it ends well."""
+    words = [sys.executable, str(WORKER), url, str(trials), str(deadly)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(words, env=environment) for _ in range(count)]
+    ended = []
+    while running:
+        process = running.pop(0)
+        status = process.wait()
+        ended.append(status)
+        if status == -9:
+            running.append(subprocess.Popen(words, env=environment))
+    return ended
+
+
+@pytest.mark.parametrize(("count", "trials", "deadly"), [(8, 200, 0.0), (4, 60, 0.03)])
+def test_many_processes_run_exactly_as_many_trials(
+    storage: optuna.storages.RDBStorage, count: int, trials: int, deadly: float
+) -> None:
+    begin(storage)
+    start = time.monotonic()
+    ended = workers(str(storage.url), count, trials, deadly)
+    print(f"{time.monotonic() - start:.0f} s, {ended}")
+    assert set(ended) <= {0, -9} and ended.count(0) == count
+    assert deadly == 0 or ended.count(-9) >= 2
+    study = begin(storage)
+    assert len(finished_trials(study)) == trials
+    assert not [each for each in study.trials if each.state == TrialState.RUNNING]
+    retried = {each.user_attrs.get("retry_of") for each in study.trials}
+    assert {each.number for each in study.trials if is_interrupted(each)} <= retried
+    rates = [each.params["rate"] for each in finished_trials(study)]
+    assert len(set(rates)) == len(rates), "a point was run twice"
