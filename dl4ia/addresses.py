@@ -149,8 +149,9 @@ def _unwritable(folder: Path) -> str | None:
 
 def _holds_table_or_nothing(path: Path, table: str) -> bool:
     """Whether `path` is an SQLite file with that table, or with none at all."""
-    # "mode=ro" and not "immutable": what is still in the write-ahead log counts.
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+    # To write, since what a killed process has left unfinished is first rolled back; and never
+    # "immutable": what is still in the write-ahead log counts.
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)
     try:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError:

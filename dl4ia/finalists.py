@@ -7,8 +7,7 @@ from tqdm import tqdm
 
 from dl4ia.ablation import Effect, ablate, turned_back
 from dl4ia.pareto import knee_point, pareto_front
-from dl4ia.records import repeat_record
-from dl4ia.repeats import Repeats, kept_repeats, make_repeats
+from dl4ia.repeats import Repeats, make_repeats
 from dl4ia.report import describe, effect_line, epoch_bar
 from dl4ia.selection import Selection, best_trial, choose_finalists, select, without_finalists
 from dl4ia.session import Session
@@ -94,24 +93,6 @@ def ablation_is_done(session: Session, selection: Selection) -> bool:
     known = session.study.user_attrs.get("ablation", {})
     wanted = (selection.winner, session.arguments.repeats)
     return (known.get("trial"), known.get("repeats")) == wanted
-
-
-def track_repeats(session: Session, parent: str) -> None:
-    """Write into MLflow what it misses of the repeats: one run a training."""
-    kept = kept_repeats(session.study)
-    for key in _untracked(session):
-        record = repeat_record(session.name, session.identity, key, kept[key])
-        session.tracker.write(record, session.data, parent)
-
-
-def repeats_are_tracked(session: Session) -> bool:
-    """Whether MLflow has every training of the repeats."""
-    return not _untracked(session)
-
-
-def _untracked(session: Session) -> list[str]:
-    written = session.tracker.find(session.name, "repeat", "dl4ia.row")
-    return [key for key in kept_repeats(session.study) if key not in written]
 
 
 def _repeats(session: Session) -> Repeats:

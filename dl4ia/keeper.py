@@ -4,16 +4,14 @@ In a thread, so that no trial waits for it, and so that trials go on while MLflo
 """
 
 import threading
-from dataclasses import replace
+from functools import partial
 
 from tqdm import tqdm
 
 from dl4ia import dashboard
 from dl4ia.errors import first_line
-from dl4ia.notes import ending
-from dl4ia.records import trial_record
+from dl4ia.recording import write_trials
 from dl4ia.session import Session
-from dl4ia.study import FINISHED
 from dl4ia.tracking.writing import TrackingError
 
 OFTEN, SELDOM = 1.0, 15.0  # seconds between two looks, and after MLflow has failed
@@ -29,13 +27,14 @@ class Keeper:
         """parent: the study's run in MLflow."""
         self._session, self._parent = session, parent
         self._written = session.tracker.find(session.name, "trial")
-        self._wake, self._done = threading.Event(), False
-        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._wake = threading.Event()
         for trial in dashboard.trials_without_note(session.study):
             if str(trial.number) in self._written:
                 dashboard.write_trial_note(session, trial, self._written[str(trial.number)])
 
     def __enter__(self) -> "Keeper":
+        self._done = False
+        self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
         return self
 
@@ -51,14 +50,8 @@ class Keeper:
     def write_missing(self) -> None:
         """Raises TrackingError where MLflow fails."""
         session = self._session
-        for trial in session.study.get_trials(deepcopy=False, states=FINISHED):
-            if str(trial.number) in self._written:
-                continue
-            record = trial_record(session.name, session.identity, trial)
-            record = replace(record, description=ending(trial, session.task.metric))
-            run = session.tracker.write(record, session.data, self._parent)
-            self._written[str(trial.number)] = run
-            dashboard.write_trial_note(session, trial, run)
+        note = partial(dashboard.write_trial_note, session)
+        write_trials(session, self._parent, self._written, note)
 
     def _keep(self) -> None:
         told = False

@@ -22,7 +22,7 @@ from dl4ia.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
-from dl4ia.training.precision import fast_precision
+from dl4ia.training.precision import training_precision
 from dl4ia.usage import Usage
 
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
@@ -48,7 +48,7 @@ def train_point(
 ) -> tuple[torch.nn.Module, Iterator[Result]]:
     """The network of `point` and its training, which has not begun; see `fit` for the results.
 
-    precision: of the training steps; None: the device's fastest.
+    precision: of the training steps; None: what is fast on the device, if the task may.
     checkpoint: where a long training is kept while it goes on.
     """
     torch.manual_seed(seed)
@@ -63,7 +63,7 @@ def train_point(
         epochs,
         seed,
         device,
-        precision or fast_precision(device),
+        precision or training_precision(device, task.trains_in_low_precision),
         largest_part,
         checkpoint,
     )

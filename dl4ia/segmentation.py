@@ -31,6 +31,7 @@ class SegmentationTask:
     name = "segmentation"
     metric = "dice"
     classes: tuple[str, ...] = ("background", "gland")
+    trains_in_low_precision = True
 
     def strata(self, dataset: Dataset) -> np.ndarray:
         """(N,) the share of gland pixels: every validation part gets its mix of sizes."""

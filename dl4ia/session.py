@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import optuna
 import torch
 
-from dl4ia.addresses import check_folder, check_storage, check_tracking
+from dl4ia.addresses import check_folder, check_storage, check_tracking, exists
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import fingerprint as split_fingerprint
@@ -24,7 +24,7 @@ from dl4ia.storage import open_storage
 from dl4ia.study import Identity, check_identity, open_study
 from dl4ia.task import Task
 from dl4ia.tracking.runs import DatasetRecord
-from dl4ia.training.precision import fast_precision
+from dl4ia.training.precision import training_precision
 from dl4ia.turns import Turns
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def open_session(
     images that a source may keep).
     """
     device, environment = open_device(arguments.device)
+    precision = training_precision(device, task.trains_in_low_precision)
+    environment["precision"] = str(precision).removeprefix("torch.")
     name = arguments.study_name or f"{task.name}-{source.name}"
     storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
     tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
@@ -144,13 +146,16 @@ def open_session(
         split_by=arguments.split_by,
         objectives=",".join(arguments.objectives),
     )
-    check_identity(storage, name, identity)
+    opening = Turns(storage, "all")  # one process at a time makes tables, whatever its study
+    if exists(storage):
+        with opening.take("open"):
+            check_identity(storage, name, identity)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Ctrl-C in the middle of a query is answered in one line, not also as a cursor left open.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    turns = Turns(storage, name)
-    with turns.take("open"):
+    with opening.take("open"):
+        check_identity(storage, name, identity)
         study = open_study(open_storage(storage), name, identity, searched)
     return Session(
         name=name,
@@ -164,7 +169,7 @@ def open_session(
         environment=environment,
         storage=storage,
         tracking_uri=tracking_uri,
-        turns=turns,
+        turns=Turns(storage, name),
         study=study,
         objective=Objective(
             task,
@@ -205,5 +210,4 @@ def open_device(name: str) -> tuple[torch.device, dict[str, str]]:
     device = torch.device("cuda" if available and name != "cpu" else "cpu")
     return device, describe_environment() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "precision": str(fast_precision(device)).removeprefix("torch."),
     }

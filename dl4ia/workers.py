@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from dl4ia.environment import CORES
 from dl4ia.errors import InputError
@@ -116,11 +115,12 @@ class Workers:
         return self._logs / f"worker_{number}.log"
 
 
-def end_with_parent(pipe: IO[bytes]) -> None:
-    """In a worker: stop as after Ctrl-C when `pipe`, its standard input, is closed."""
+def end_with_parent() -> None:
+    """In a worker: stop as after Ctrl-C when its standard input, a pipe, is closed."""
+    pipe = sys.stdin.fileno()
 
     def wait() -> None:
-        while pipe.read(1):
+        while os.read(pipe, 1):  # not through `sys.stdin`, whose lock would be missed at the exit
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)

@@ -4,8 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,17 +20,15 @@ from dl4ia.errors import InputError, first_line
 from dl4ia.finalists import (
     ablation_is_done,
     current_selection,
-    repeats_are_tracked,
     run_ablation,
     run_finalists,
-    track_repeats,
 )
 from dl4ia.keeper import OFTEN, Keeper
 from dl4ia.notes import study_description
 from dl4ia.pareto import pareto_front
 from dl4ia.pictures import draw_front
 from dl4ia.progress import Progress
-from dl4ia.records import study_record
+from dl4ia.recording import open_parent, repeats_are_written, write_repeats
 from dl4ia.search import search
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
@@ -55,7 +52,7 @@ def run_study(
     session = open_session(task, source, searched, length.or_asked(arguments), arguments)
     try:
         if arguments.worker:
-            end_with_parent(sys.stdin.buffer)
+            end_with_parent()
             _train(session, lambda trial: None)
             return
         if not _is_complete(session):
@@ -114,7 +111,7 @@ def _is_complete(session: Session) -> bool:
         return False
     if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
-    if not (repeats_are_tracked(session) and winner_is_tracked(session)):
+    if not (repeats_are_written(session) and winner_is_tracked(session)):
         return False
     return dashboard.study_is_written(session, selection, parent)
 
@@ -133,11 +130,12 @@ def _run(session: Session) -> None:
 
 def _keep(session: Session) -> None:
     """The search, the finalists and the winner, and all that is known of them in MLflow."""
-    parent = _open_parent(session)
+    parent = open_parent(session)
     status: Status = "KILLED"
     selection = None
     try:
         with Keeper(session, parent) as keeper:
+            session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
             dashboard.write_study(session, None, parent)
             _search(session, keeper)
             dashboard.write_study(session, None, parent)
@@ -146,7 +144,7 @@ def _keep(session: Session) -> None:
                 status = "FINISHED"
         keeper.write_missing()
         if selection is not None:
-            track_repeats(session, parent)
+            write_repeats(session, parent)
             track_winner(session, parent, _write_page(session, selection))
             dashboard.write_study(session, selection, parent)
     finally:
@@ -200,20 +198,6 @@ def _write_page(session: Session, selection: Selection) -> Path:
         " ".join(["python", *map(shlex.quote, sys.argv)]),
     )
     return page
-
-
-def _open_parent(session: Session) -> str:
-    """The study's MLflow run; the trials that MLflow has missed are written."""
-    tracker, name = session.tracker, session.name
-    tracker.discard_unfinished(name)
-    runs = tracker.find(name, "study")
-    if runs:
-        parent = next(iter(runs.values()))
-        tracker.reopen(parent)
-    else:
-        record = study_record(name, session.identity, session.environment, datetime.now())
-        parent = tracker.write(record, session.data, None)
-    return parent
 
 
 def _best_value(session: Session) -> float | None:

@@ -1,4 +1,7 @@
-"""A search of which each trial takes no time, for tests; `python small_search.py URL N` runs it."""
+"""A search whose trials take no time; `python small_search.py URL N DEADLY [SLOWNESS]` runs it.
+
+DEADLY: how likely each of a trial's three steps is to kill the process.
+"""
 
 import os
 import random
@@ -63,7 +66,7 @@ def work(trial: optuna.Trial) -> float:
     """Reports over a moment, as a training would; now and then the process dies instead."""
     value = objective(trial)
     for step in range(3):
-        time.sleep(random.random() * 0.01)
+        time.sleep(random.random() * 0.01 * SLOWNESS)
         trial.report(value, step)
         if random.random() < DEADLY:
             os.kill(os.getpid(), 9)
@@ -72,4 +75,5 @@ def work(trial: optuna.Trial) -> float:
 
 if __name__ == "__main__":
     url, trials, DEADLY = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    SLOWNESS = float(sys.argv[4]) if len(sys.argv) > 4 else 1.0
     print(len(run(begin(open_storage(url)), trials, work)))

@@ -1,13 +1,9 @@
 """What users see of a finished study in a browser: the dashboard, MLflow, and the report page."""
 
 import re
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -17,6 +13,7 @@ from conftest import runs_of, write_gland_folder
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna_dashboard import get_note
+from servers import serving
 
 pytestmark = needs_chromium
 
@@ -45,31 +42,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(finished: Path) -> optuna.Study:
     return optuna.load_study(study_name=NAME, storage=f"sqlite:///{finished}/mlruns/optuna.db")
-
-
-@contextmanager
-def serving(folder: Path, command: list[str], probe: str) -> Iterator[str]:
-    """The address at which a tool serves the study in `folder`, once it answers to `probe`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-    words += ["--host", "127.0.0.1", "--port", port]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{probe}", timeout=5):
-                    break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < end, f"no {command[0]}"
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dl4ia.segmentation import SegmentationTask
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
-from dl4ia.training.precision import fast_precision
+from dl4ia.training.precision import training_precision
 
 CPU = torch.device("cpu")
 MODEL = ModelSettings("fcn", 8, 2, "none", 0.0, "he")
@@ -161,8 +161,9 @@ def test_bfloat16_trains_as_float32_does_and_is_scored_in_float32() -> None:
 def test_the_processor_chooses_the_precision() -> None:
     hardware = torch.cpu.get_capabilities()
     fast = bool(hardware.get("avx512_bf16") or hardware.get("amx_bf16"))
-    assert (fast_precision(CPU) == torch.bfloat16) == fast
-    assert fast_precision(torch.device("cuda")) == torch.float32
+    assert (training_precision(CPU, True) == torch.bfloat16) == fast
+    assert training_precision(CPU, False) == torch.float32
+    assert training_precision(torch.device("cuda"), True) == torch.float32
 
 
 def test_a_diverging_loss_is_a_failure_that_names_the_epoch() -> None:

@@ -1,12 +1,8 @@
 """A winner behind MLflow's own server, asked over HTTP as docs/using-a-model.md says."""
 
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from mlflow import MlflowClient
+from servers import serving
 
 NAME = "segmentation-tiny-glands"
 PAGE = (ROOT / "docs" / "using-a-model.md").read_text(encoding="utf-8")
@@ -26,29 +23,12 @@ def server(gland_study: Path) -> Iterator[str]:
     """Its address; the command is the page's, with another port and model."""
     found = re.search(r"^    MLFLOW_TRACKING_URI=(\S+) (mlflow models serve .*)$", PAGE, re.M)
     assert found
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = found[2].replace("segmentation-warwick", NAME).replace("5001", port).split()
-    words[0] = str(Path(sys.executable).with_name("mlflow"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": found[1], "PATH": path}
-    with (gland_study / "serving.log").open("w") as log:
-        process = subprocess.Popen(words, cwd=gland_study, env=environment, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + 120
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
-                    break
-            except OSError:
-                log_text = (gland_study / "serving.log").read_text()
-                assert process.poll() is None and time.monotonic() < end, log_text
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    words = found[2].replace("segmentation-warwick", NAME).split()
+    for flag in ("--host", "--port"):
+        place = words.index(flag)
+        del words[place : place + 2]
+    with serving(gland_study, words, "/ping", None, {"MLFLOW_TRACKING_URI": found[1]}) as address:
+        yield address
 
 
 def test_the_pages_client_gets_a_mask(server: str, gland_study: Path) -> None:

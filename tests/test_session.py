@@ -67,6 +67,5 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("auto", "cpu"):
         device, environment = open_device(name)
         assert device.type == environment["device"] == "cpu"
-        assert environment["precision"] in ("float32", "bfloat16")
     with pytest.raises(InputError, match="--device cuda"):
         open_device("cuda")

@@ -137,6 +137,36 @@ def ui(out: Path, storage: str | None, tracking_uri: str | None) -> None:
     )
 
 
+@commands.command()
+@click.argument("study")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=OUT,
+    show_default=True,
+    help="What the studies have written.",
+)
+@click.option("--storage", metavar="URL", help="Optuna's.  [default: sqlite:///OUT/optuna.db]")
+@click.option("--tracking-uri", metavar="URI", help="MLflow's.  [default: sqlite:///OUT/mlflow.db]")
+def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -> None:
+    """Write into MLflow what it lacks of STUDY's trials and repeats.
+
+    After MLflow was away, or into a new database. What is there is left alone, so that it may be
+    run at any time. The winner and its model are written by the study's own command.
+    """
+    from dl4ia.console.sync import sync_study
+
+    click.echo(
+        sync_study(
+            study,
+            storage or f"sqlite:///{out / 'optuna.db'}",
+            tracking_uri or f"sqlite:///{out / 'mlflow.db'}",
+            out,
+        )
+    )
+
+
 @commands.group(no_args_is_help=False)
 def data() -> None:
     """Prepare images for a study."""

@@ -166,6 +166,7 @@ class Tracker:
         """
         from dl4ia.tracking.models import export_network  # slow to import
 
+        self._drop_cut_off_versions(name)
         # MLflow's log_model works at its global address, and loads and runs the model once more.
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary, "model")
@@ -177,6 +178,13 @@ class Tracker:
         self._client.finalize_logged_model(logged.model_id, "READY")
         self._client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
         return self._register(logged, run, name, tags, description)
+
+    def _drop_cut_off_versions(self, name: str) -> None:
+        """Delete the versions whose run was cut off, and deleted since."""
+        for version in self._client.search_model_versions(f"name = '{name}'"):
+            run = self._client.get_run(str(version.run_id))
+            if run.info.lifecycle_stage == "deleted":
+                self._client.delete_model_version(name, version.version)
 
     def _register(
         self, logged: LoggedModel, run: str, name: str, tags: Mapping[str, str], description: str
@@ -191,7 +199,13 @@ class Tracker:
         # Not "models:/<id>": an SQLite registry would look that up at MLflow's global address.
         source, labels, model_id = logged.artifact_location, dict(tags), logged.model_id
         registered = self._client.create_model_version(
-            name, source, run, labels, description=description, model_id=model_id
+            name,
+            source,
+            run,
+            labels,
+            description=description,
+            await_creation_for=0,  # else a server is asked, and the user told, for how long
+            model_id=model_id,
         )
         self._client.set_registered_model_alias(name, "champion", registered.version)
         link = json.dumps([{"name": name, "version": registered.version}])

@@ -1,0 +1,159 @@
+"""What a trial costs besides its training as a study grows, against a plain Optuna + MLflow script.
+
+    python benchmarks/control_plane.py
+    python benchmarks/control_plane.py --storage postgresql+psycopg://user@127.0.0.1/empty
+
+Dead time: asking for a trial of the gland study's space, reporting 30 epochs and looking whether to
+prune after each, telling its value, and writing it into MLflow with all epochs. The trainings
+themselves take no time here. The plain script is what the libraries' own examples do: a default
+storage, `study.optimize`, and `mlflow.log_metric` after each epoch. Both are given a study with so
+many finished trials (the same values), and run ten more, in turns; the figures are means over them.
+Takes about 10 minutes on two cores, most of them to fill the studies.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dl4ia.environment import tune_process
+
+EPOCHS, RUN = 30, 10
+SIZES = (10, 1_000, 10_000)  # finished trials
+
+
+def values(seed: int) -> list[float]:
+    """A course of validation values."""
+    draw = random.Random(seed)
+    end = draw.uniform(0.6, 0.9)
+    return [end * (1 - 0.5 ** (epoch + 1)) for epoch in range(EPOCHS)]
+
+
+def finished(space: Any, count: int) -> Iterator[Any]:
+    """So many trials of random points, as they would stand in a study."""
+    import optuna
+
+    from dl4ia.search_space import sample
+
+    drawing = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(count):
+        trial = drawing.ask()
+        sample(space, trial)
+        course = values(number)
+        yield optuna.trial.create_trial(
+            value=course[-1],
+            params=trial.params,
+            distributions=trial.distributions,
+            intermediate_values=dict(enumerate(course, start=1)),
+        )
+
+
+def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], float]:
+    """Runs ten trials of a study that has `count`, and gives the seconds of each."""
+    import optuna
+
+    from dl4ia.command_line import parse, study_parser
+    from dl4ia.data.embedded import EmbeddedGlands
+    from dl4ia.keeper import Keeper
+    from dl4ia.objective import Objective
+    from dl4ia.recording import open_parent
+    from dl4ia.search import search
+    from dl4ia.segmentation import SegmentationTask
+    from dl4ia.session import Length, open_session
+    from dl4ia.study import finished_trials
+    from search_spaces import segmentation
+
+    class Idle(Objective):
+        """Trains in no time."""
+
+        def results(
+            self, point: Mapping[str, Any], seed: int, trial: optuna.Trial | None = None
+        ) -> Iterator[dict[str, float]]:
+            for value in values(seed):
+                yield {"train_loss": 1 - value, "val_dice": value, "seconds": 0.0}
+
+    flags = ["--out", str(folder), "--study-name", f"size-{count}", "--epochs", str(EPOCHS)]
+    flags += ["--storage", storage] if storage else []
+    arguments, _ = parse(study_parser("", "", "", ""), flags)
+    session = open_session(
+        SegmentationTask(), EmbeddedGlands(), segmentation, Length(EPOCHS, EPOCHS), arguments
+    )
+    session.study.add_trials(list(finished(segmentation.SPACE, count)))
+    idle = Idle(**{field.name: getattr(session.objective, field.name) for field in fields(Idle)})
+    parent = open_parent(session)
+    keeper = Keeper(session, parent)
+    keeper._written |= {str(trial.number): "" for trial in finished_trials(session.study)}
+
+    def run() -> float:
+        start = time.perf_counter()
+        total = len(finished_trials(session.study)) + RUN
+        with keeper:
+            search(session.study, idle, total, None, session.turns, lambda trial: keeper.look())
+        keeper.write_missing()
+        return (time.perf_counter() - start) / RUN
+
+    return run
+
+
+def plain_way(folder: Path, storage: str | None, count: int) -> Callable[[], float]:
+    """The same by the libraries' examples."""
+    import mlflow
+    import optuna
+
+    from dl4ia.search_space import sample
+    from search_spaces import segmentation
+
+    study = optuna.create_study(
+        storage=storage or f"sqlite:///{folder}/plain.db",
+        study_name=f"plain-{count}",
+        direction="maximize",
+        pruner=optuna.pruners.HyperbandPruner(max_resource=EPOCHS),
+    )
+    study.add_trials(list(finished(segmentation.SPACE, count)))
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/plain-mlflow.db")
+    mlflow.set_experiment("plain")
+
+    def objective(trial: optuna.Trial) -> float:
+        sample(segmentation.SPACE, trial)
+        with mlflow.start_run():
+            mlflow.log_params(trial.params)
+            for epoch, value in enumerate(values(trial.number), start=1):
+                mlflow.log_metrics({"train_loss": 1 - value, "val_dice": value}, step=epoch)
+                trial.report(value, epoch)
+                trial.should_prune()  # and goes on, so that both report as many epochs
+        return value
+
+    def run() -> float:
+        start = time.perf_counter()
+        study.optimize(objective, n_trials=RUN)
+        return (time.perf_counter() - start) / RUN
+
+    return run
+
+
+def main() -> None:
+    """Print a line for each size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--storage", metavar="URL", help="an empty database (default: SQLite)")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
+    arguments = parser.parse_args()
+    tune_process()
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    print(f"{'trials':>8}  {'dl4ia':>8}  {'plain':>8}  ratio")
+    for count in arguments.sizes:
+        with tempfile.TemporaryDirectory() as temporary:
+            place = Path(temporary), arguments.storage, count
+            ways = [make(*place) for make in (dl4ia_way, plain_way)]
+            taken = [[way() for way in ways] for _ in range(2)][1]  # the first warms up
+        ours, plain = (1000 * seconds for seconds in taken)
+        print(f"{count:>8,}  {ours:>5.0f} ms  {plain:>5.0f} ms  {plain / ours:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

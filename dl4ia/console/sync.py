@@ -1,0 +1,75 @@
+"""MLflow written anew from Optuna's storage, as far as it lacks anything."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from dl4ia.addresses import check_has_study, check_tracking, hide_password
+from dl4ia.environment import describe_environment
+from dl4ia.errors import InputError
+from dl4ia.recording import open_parent, write_repeats, write_trials
+from dl4ia.storage import open_storage
+from dl4ia.study import Identity
+from dl4ia.text import plural
+from dl4ia.tracking.runs import DatasetRecord, Status
+from dl4ia.tracking.writing import Tracker
+from dl4ia.turns import Turns
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A study without its images; a `dl4ia.recording.Recorded`."""
+
+    name: str
+    study: optuna.Study
+    identity: Identity
+    environment: dict[str, str]
+    data: DatasetRecord
+    tracker: Tracker
+
+
+def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
+    """Write what MLflow lacks of the study's trials and repeats; what was done, in one line.
+
+    The winner is left to the study's own command, which has the images that its model is exported
+    with. Raises InputError where there is no such study, or another process is writing it.
+    """
+    check_has_study(storage)
+    check_tracking(tracking_uri)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    opened = open_storage(storage)
+    names = optuna.get_all_study_names(opened)
+    if name not in names:
+        raise InputError(
+            f"{hide_password(storage)}: no study {name!r}; expected one of {', '.join(names)}"
+        )
+    study = optuna.load_study(study_name=name, storage=opened)
+    if "identity" not in study.user_attrs:
+        raise InputError(f"study {name!r}: is none of dl4ia's; expected one of a studies/ script")
+    identity = Identity(**study.user_attrs["identity"])
+    known = {"name": identity.data, "digest": identity.data_fingerprint, "source": identity.data,
+             "profile": identity.preparation, "context": "training"}  # fmt: skip
+    with Turns(storage, name).take("keep", wait=False) as mine:
+        if not mine:
+            raise InputError(f"study {name!r}: another process keeps its records; wait for it")
+        recorded = StoredStudy(
+            name,
+            study,
+            identity,
+            describe_environment(),
+            DatasetRecord(**known | study.user_attrs.get("data", {})),
+            Tracker(tracking_uri, identity.task, out / "artifacts" / "mlflow"),
+        )
+        parent = open_parent(recorded)
+        status: Status = "KILLED"
+        try:
+            written = recorded.tracker.find(name, "trial")
+            before = len(written)
+            write_trials(recorded, parent, written, lambda trial, run: None)
+            repeats = write_repeats(recorded, parent)
+            status = "FINISHED"
+        finally:
+            recorded.tracker.close(parent, status)
+    trials = len(written) - before
+    return f"{name}: {plural(trials, 'trial')} and {plural(repeats, 'repeat')} written"

@@ -1,0 +1,68 @@
+"""The tools' own servers, really started, on a free port of this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+PATIENCE = 120  # seconds
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    command: list[str],
+    probe: str,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """The address at which `command`, run in `folder`, answers to `probe`."""
+    port = port or free_port()
+    scripts = Path(sys.executable).parent
+    words = [str(scripts / command[0]), *command[1:], "--host", "127.0.0.1", "--port", str(port)]
+    path = {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    log = folder / f"server-{port}.log"
+    with log.open("ab") as opened:
+        server = subprocess.Popen(
+            words,
+            cwd=folder,
+            env=os.environ | path | dict(environment or {}),
+            stdout=opened,
+            stderr=opened,
+            start_new_session=True,
+        )
+    try:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{probe}", timeout=5):
+                    break
+            except OSError:
+                said = log.read_text(errors="replace")[-2000:]
+                assert server.poll() is None and time.monotonic() < end, said
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(server)
+
+
+def stop(server: "subprocess.Popen[bytes]") -> None:
+    """It and whatever it has started."""
+    os.killpg(server.pid, 15)
+    try:
+        server.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, 9)
+        server.wait()

@@ -1,0 +1,62 @@
+"""`dl4ia sync`: MLflow is written anew from Optuna's storage, and nothing twice."""
+
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import dl4ia, runs_of
+from mlflow import MlflowClient
+
+from dl4ia.turns import Turns
+
+NAME = "segmentation-tiny-glands"
+
+
+@pytest.fixture
+def folder(gland_study: Path, tmp_path: Path) -> Path:
+    """A finished study, without its images."""
+    shutil.copytree(gland_study / "mlruns", tmp_path / "mlruns")
+    return tmp_path
+
+
+def told(folder: Path, kind: str) -> dict[str, tuple[object, ...]]:
+    """What MLflow says of the runs of a kind, by their names."""
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    found = {}
+    for run in runs_of(client, "segmentation", kind):
+        history = client.get_metric_history(run.info.run_id, "val_dice")
+        values = [(each.step, each.value) for each in history]
+        tags = {key: value for key, value in run.data.tags.items() if "parentRunId" not in key}
+        data = [each.dataset.digest for each in run.inputs.dataset_inputs]
+        found[run.info.run_name] = (run.data.params, run.data.metrics, values, tags, data)
+    return found
+
+
+def test_a_new_database_is_as_the_old_one(folder: Path) -> None:
+    before = {kind: told(folder, kind) for kind in ("trial", "repeat")}
+    (folder / "mlruns" / "mlflow.db").unlink()
+    for said in ("9 trials and 2 repeats written", "0 trials and 0 repeats written"):
+        ended = dl4ia(folder, "sync", NAME)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout == f"{NAME}: {said}\n"
+        assert {kind: told(folder, kind) for kind in before} == before
+        (study,) = told(folder, "study")
+        assert study == NAME
+
+
+def test_what_cannot_be_is_told_in_one_line(folder: Path) -> None:
+    storage = f"sqlite:///{folder}/mlruns/optuna.db"
+    optuna.create_study(storage=storage, study_name="foreign")
+    words = {
+        "nobody": f"no study 'nobody'; expected one of {NAME}, foreign",
+        "foreign": "study 'foreign': is none of dl4ia's",
+    }
+    for name, said in words.items():
+        ended = dl4ia(folder, "sync", name)
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith("error: ") and said in line
+    with Turns(storage, NAME).take("keep"):
+        ended = dl4ia(folder, "sync", NAME)
+    assert ended.returncode == 2 and "another process keeps its records" in ended.stderr

@@ -1,0 +1,178 @@
+"""A study that is killed again and again, at random moments, and started again: nothing is lost.
+
+How often: DL4IA_KILLS in the environment, else 30.
+"""
+
+import collections
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from conftest import ROOT, runs_of, write_gland_folder
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from dl4ia.repeats import kept_repeats
+from dl4ia.search import MOST_ATTEMPTS
+from dl4ia.study import finished_trials, is_interrupted
+
+TRIALS, EPOCHS = 50, 6
+KILLS = int(os.environ.get("DL4IA_KILLS", "30"))
+NAME = "segmentation-tiny-glands"
+COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
+           "--trials", str(TRIALS), "--epochs", str(EPOCHS), "--retraining-epochs", "60",
+           "--finalists", "2", "--repeats", "2", "--seeds", "2"]  # fmt: skip
+STAGES = ("Finalists:", "Validating trial", "Retraining trial")
+
+
+def start(folder: Path, *flags: str) -> "subprocess.Popen[bytes]":
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen([*COMMAND, *flags], cwd=folder, stdout=log, stderr=log)
+
+
+def progress(folder: Path) -> tuple[int, ...]:
+    """What has been done."""
+    if not (folder / "mlruns" / "optuna.db").exists():
+        return (0,)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder}/mlruns/optuna.db")
+    if NAME not in optuna.get_all_study_names(storage):
+        return (0,)
+    study = optuna.load_study(study_name=NAME, storage=storage)
+    return len(finished_trials(study)), len(study.user_attrs), len(list(folder.rglob("seed_*")))
+
+
+def stage(folder: Path) -> str:
+    """What was begun last, as the output has it."""
+    text = (folder / "log.txt").read_text(errors="replace")
+    return max((text.rfind(words), words) for words in ("", *STAGES))[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_is_lost(tmp_path: Path, workers: int) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    moments = random.Random(workers)
+    flags = ("--workers", str(workers))
+    killed: collections.Counter[str] = collections.Counter()
+    kills = KILLS if workers == 1 else KILLS // 5
+    longest, before = 8.0, (0,)
+    while killed.total() < kills:
+        process = start(tmp_path, *flags)
+        try:
+            process.wait(moments.uniform(0.5, longest))
+        except subprocess.TimeoutExpired:
+            # So that the kills are spread over the whole study, on fast machines and on slow ones.
+            now = progress(tmp_path)
+            longest *= 0.8 if now > before else 1.2
+            before = now
+            killed[stage(tmp_path)] += 1
+            victims = psutil.Process(process.pid).children(recursive=True)
+            process.kill()
+            process.wait()
+            _, alive = psutil.wait_procs(victims, timeout=10)
+            assert not alive, "workers that outlive their study"
+            continue
+        assert process.returncode == 0, (tmp_path / "log.txt").read_text()[-3000:]
+        break  # nothing is left to kill
+    process = start(tmp_path, *flags)
+    assert process.wait(timeout=300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    print(f"killed {dict(killed)}")
+    check(tmp_path)
+
+
+def check(folder: Path) -> None:
+    """What must hold of a finished study, whatever it has been through."""
+    study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{folder}/mlruns/optuna.db")
+    trials = study.get_trials(deepcopy=False)
+    finished = finished_trials(study)
+    assert len(finished) == TRIALS
+    assert not [trial for trial in trials if trial.state == TrialState.RUNNING]
+    given_up = [trial for trial in finished if "interrupted" in trial.user_attrs]
+    assert all(trial.user_attrs["attempts"] == MOST_ATTEMPTS for trial in given_up)
+    retried = collections.Counter(trial.user_attrs.get("retry_of") for trial in trials)
+    for trial in trials:
+        if is_interrupted(trial):
+            assert retried[trial.number] == 1
+            assert {"interrupted", "stopped"} & trial.user_attrs.keys()
+    points = [tuple(sorted(trial.params.items())) for trial in finished if trial not in given_up]
+    assert len(set(points)) == len(points), "a point was trained twice"
+
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    for kind in ("study", "trial", "repeat", "winner"):
+        runs = runs_of(client, "segmentation", kind)
+        assert not [run for run in runs if run.info.status == "RUNNING"], kind
+        if kind == "trial":
+            written = collections.Counter(int(run.data.tags["dl4ia.trial"]) for run in runs)
+            assert written == collections.Counter(
+                trial.number for trial in trials if trial.state.is_finished()
+            )
+            for run in runs:
+                history = trials[int(run.data.tags["dl4ia.trial"])].user_attrs.get("history", {})
+                if history:
+                    values = client.get_metric_history(run.info.run_id, "val_dice")
+                    assert [each.value for each in values] == history["val_dice"]
+        elif kind == "repeat":
+            assert len(runs) == len(kept_repeats(study))
+        else:
+            assert len(runs) == 1, kind
+    assert len(study.user_attrs["test_openings"]) == 1
+    versions = client.search_model_versions(f"name = '{NAME}'")
+    assert (
+        len(versions) == 1
+        and versions[0].run_id == runs_of(client, "segmentation", "winner")[0].info.run_id
+    )
+    assert not list(folder.rglob("*.part")) and not list(folder.rglob("*.checkpoint"))
+
+
+def test_ctrl_c_ends_all_processes_soon(tmp_path: Path) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    process = start(tmp_path, "--workers", "3", "--epochs", "400", "--study-name", "long")
+    parent = psutil.Process(process.pid)
+    end = time.monotonic() + 60
+    url = f"sqlite:///{tmp_path}/mlruns/optuna.db"
+    while True:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.5)
+        if len(parent.children()) == 3 and (tmp_path / "mlruns" / "optuna.db").exists():
+            storage = optuna.storages.RDBStorage(url)
+            states = [
+                each.state
+                for summary in optuna.get_all_study_summaries(storage)
+                for each in optuna.load_study(study_name=summary.study_name, storage=storage).trials
+            ]
+            if states.count(TrialState.RUNNING) == 3:
+                break
+    children = parent.children(recursive=True)
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert time.monotonic() - before < 10
+    _, alive = psutil.wait_procs(children, timeout=1)
+    assert not alive
+    study = optuna.load_study(study_name="long", storage=url)
+    states = [each.state for each in study.trials]
+    assert states.count(TrialState.RUNNING) == 0
+    assert [each.user_attrs.get("stopped") for each in study.trials if each.state.is_finished()]
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    process = start(tmp_path, "--workers", "2", "--finalists", "0", "--trials", "20")
+    parent, victim = psutil.Process(process.pid), None
+    while victim is None:
+        assert process.poll() is None
+        time.sleep(0.2)
+        old = [each for each in parent.children() if time.time() - each.create_time() > 6]
+        victim = old[0] if old else None
+    victim.kill()
+    assert process.wait(timeout=300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
+    study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{tmp_path}/mlruns/optuna.db")
+    assert len(finished_trials(study)) == 20
+    hosts = {each.user_attrs["process"]["pid"] for each in study.trials if each.state.is_finished()}
+    assert len(hosts) >= 2
