@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import report
+from dl4ia.attributes import hidden, history_of
 from dl4ia.markdown import code, plain, table
 from dl4ia.pareto import pareto_front
 from dl4ia.search_space import space_table
@@ -46,7 +47,7 @@ def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> 
         rows.append(["weights", f"{known['weights']:,}"])
     if "retry_of" in known:
         rows.append(["interrupted before as", f"trial {known['retry_of']}"])
-    environment = known.get("environment", {})
+    environment = hidden(trial, "environment")
     if "commit" in environment:
         changes = " with uncommitted changes" if environment["dirty"] == "True" else ""
         rows.append(["commit", environment["commit"][:10] + changes])
@@ -59,13 +60,13 @@ def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> 
 
 def ending(trial: FrozenTrial, metric: str) -> str:
     """In what state a finished trial ended, after how long, and why."""
-    history = trial.user_attrs.get("history", {})
-    after = f"after {plural(len(history.get('seconds', ())), 'epoch')}"
+    epochs = history_of(trial)
+    after = f"after {plural(len(epochs.get('seconds', ())), 'epoch')}"
     if trial.state == TrialState.COMPLETE:
         return f"Completed: validation {metric} {first_value(trial):.4f} {after}."
     if trial.state == TrialState.PRUNED:
         return (
-            f"Pruned {after}, at validation {metric} {history[f'val_{metric}'][-1]:.4f}: Hyperband "
+            f"Pruned {after}, at validation {metric} {epochs[f'val_{metric}'][-1]:.4f}: Hyperband "
             "lets only the best of the trials that come as far go on."
         )
     if "failure" in trial.user_attrs:

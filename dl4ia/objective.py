@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import torch
 
+from dl4ia.attributes import hide
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
@@ -93,7 +94,7 @@ class Objective:
         Raises TrialPruned, or TrialFailure after recording the reason.
         """
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
-        trial.set_user_attr("environment", dict(self.environment))
+        hide(trial, "environment", dict(self.environment))
         trial.set_user_attr("seed", seed)
         history: list[Result] = []
         try:
@@ -114,7 +115,7 @@ class Objective:
         finally:
             if history:
                 columns = {name: [result[name] for result in history] for name in history[0]}
-                trial.set_user_attr("history", columns)
+                hide(trial, "history", columns)
 
     def results(
         self, point: Mapping[str, Any], seed: int, trial: optuna.Trial | None = None

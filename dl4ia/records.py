@@ -6,6 +6,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.attributes import hidden, history_of
 from dl4ia.markdown import plain
 from dl4ia.study import Identity, is_interrupted
 from dl4ia.text import plural
@@ -64,10 +65,10 @@ def trial_record(name: str, identity: Identity, trial: FrozenTrial) -> RunRecord
         name=f"trial {trial.number}" + (f" ({point})" if point else ""),
         kind="trial",
         study=name,
-        tags=tags | _joined(identity, attributes.get("environment", {})),
+        tags=tags | _joined(identity, hidden(trial, "environment")),
         parameters=trial.params,
         metrics=metrics,
-        history=attributes.get("history", {}),
+        history=history_of(trial),
         start=start,
         end=end,
         status=_status(trial),

@@ -46,10 +46,10 @@ class Repeats:
         as well.
         """
         key = f"{KEPT}{number} of {_digest(point)}"
-        kept = self.study.user_attrs.get(key)
+        kept = kept_repeats(self.study).get(key)
         if kept is None:
             kept = self._train(point, number, after_epoch) | {"label": label}
-            self.study.set_user_attr(key, kept)
+            self.study._storage.set_study_system_attr(self.study._study_id, key, kept)
         if "failure" in kept:
             raise TrialFailure(kept["failure"])
         return float(kept["history"][f"val_{self.objective.task.metric}"][-1])
@@ -79,7 +79,10 @@ class Repeats:
 
 def kept_repeats(study: optuna.Study) -> dict[str, dict[str, Any]]:
     """All that was trained on repeats, by its key."""
-    return {key: kept for key, kept in study.user_attrs.items() if key.startswith(KEPT)}
+    hidden = study._storage.get_study_system_attrs(study._study_id)
+    # Earlier studies have them among their user attributes, where the dashboard shows them all.
+    known = study.user_attrs | hidden
+    return {key: kept for key, kept in known.items() if key.startswith(KEPT)}
 
 
 def make_repeats(

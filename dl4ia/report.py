@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from dl4ia.ablation import Effect, effects_of
+from dl4ia.attributes import history_of
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
@@ -32,7 +33,7 @@ def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, l
         outcome = f"failed: {attributes['failure']}"
     elif trial.state == TrialState.FAIL:
         outcome = f"interrupted: {attributes.get('interrupted', 'stopped')}"
-    epochs = len(next(iter(attributes.get("history", {}).values()), ()))
+    epochs = len(next(iter(history_of(trial).values()), ()))
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     record = "–" if best is None else f"{best:.4f}"
     return (
@@ -62,7 +63,7 @@ def leaderboard(
     """Rows: the best trials, and every report model with its rank, or why it has none."""
     pooled = f"val_{metric}_pooled"
     ranked = ranked_trials(study)
-    has_pooled = any(pooled in trial.user_attrs["history"] for trial in ranked)
+    has_pooled = any(pooled in history_of(trial) for trial in ranked)
     rows = []
     missing = dict.fromkeys(report_models, "not run")
     for trial in study.get_trials(deepcopy=False):
@@ -75,7 +76,7 @@ def leaderboard(
         if rank <= LEADERS or label:
             scores = [f"{first_value(trial):.4f}"]
             if has_pooled:
-                scores.append(f"{trial.user_attrs['history'][pooled][-1]:.4f}")
+                scores.append(f"{history_of(trial)[pooled][-1]:.4f}")
             name = f"{label} (report)" if label else describe(trial)
             weights = f"{trial.user_attrs['weights']:,}"
             rows.append((str(rank), str(trial.number), *scores, weights, name))
@@ -235,8 +236,8 @@ def _validation_lines(
 ) -> list[str]:
     """The winner's validation score, and that over the retrainings' epochs if they are others."""
     trial = study.get_trials(deepcopy=False)[winner["trial"]]
-    scores = {name: values[-1] for name, values in trial.user_attrs["history"].items()}
-    epochs = len(trial.user_attrs["history"]["seconds"])
+    scores = {name: values[-1] for name, values in history_of(trial).items()}
+    epochs = len(history_of(trial)["seconds"])
     lines = [
         f"Validation ({validation}, {plural(epochs, 'epoch')}; the best of many, so on the bright "
         "side)",

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import figures, html
 from dl4ia.ablation import effects_of
+from dl4ia.attributes import hidden, history_of
 from dl4ia.pareto import pareto_front
 from dl4ia.report import (
     describe,
@@ -279,7 +280,7 @@ def random_values(study: optuna.Study, metric: str) -> list[float]:
     values = []
     for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
         if "point" not in trial.user_attrs:
-            values.append(trial.user_attrs["history"][f"val_{metric}"][-1])
+            values.append(history_of(trial)[f"val_{metric}"][-1])
     return values[:RANDOM_TRIALS]
 
 
@@ -292,11 +293,7 @@ def _pictures(winner: dict[str, Any]) -> list[str]:
 
 def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> list[str]:
     identity = study.user_attrs["identity"]
-    environments = [
-        trial.user_attrs["environment"]
-        for trial in study.get_trials(deepcopy=False)
-        if "environment" in trial.user_attrs
-    ]
+    environments = [hidden(trial, "environment") for trial in study.get_trials(deepcopy=False)]
 
     def known(key: str) -> str:
         return ", ".join(sorted({str(each[key]) for each in environments if key in each})) or "–"

@@ -13,6 +13,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from dl4ia import evaluation, pictures
+from dl4ia.attributes import history_of
 from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.records import winner_record
 from dl4ia.report import epoch_bar
@@ -107,8 +108,7 @@ def _validation_history(session: Session, trial: FrozenTrial) -> dict[str, list[
     """
     epochs = session.retraining_epochs
     if epochs == session.identity.epochs:
-        known: dict[str, list[float]] = trial.user_attrs["history"]
-        return known
+        return history_of(trial)
     kept = session.study.user_attrs.get("validation", {})
     if (kept.get("trial"), kept.get("epochs")) != (trial.number, epochs):
         print(f"\nValidating trial {trial.number} over {epochs} epochs", flush=True)

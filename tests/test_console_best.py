@@ -11,6 +11,7 @@ import pytest
 from conftest import dl4ia
 
 from dl4ia import best_runs
+from dl4ia.attributes import hidden, history_of
 from dl4ia.classification import ClassificationTask
 from dl4ia.console.best import METRICS
 from dl4ia.errors import InputError
@@ -49,9 +50,9 @@ def test_the_frame_is_the_study(uri: str, study: optuna.Study) -> None:
         assert row["study"] == NAME and row["val_dice"] == pytest.approx(trial.value)
         assert row["weights"] == trial.user_attrs["weights"]
         assert row["point"] == trial.user_attrs.get("point", "")
-        pooled = trial.user_attrs["history"]["val_dice_pooled"][-1]
+        pooled = history_of(trial)["val_dice_pooled"][-1]
         assert row["val_dice_pooled"] == pytest.approx(pooled)
-        assert row["commit"] == trial.user_attrs["environment"]["commit"] and row["run_id"]
+        assert row["commit"] == hidden(trial, "environment")["commit"] and row["run_id"]
         for name in SPACE:
             if name in trial.params:
                 assert str(row[name]) == str(trial.params[name]) or row[name] == trial.params[name]

@@ -19,6 +19,7 @@ from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
+from dl4ia.attributes import history_of
 from dl4ia.repeats import kept_repeats
 from dl4ia.search import MOST_ATTEMPTS
 from dl4ia.study import finished_trials, is_interrupted
@@ -113,7 +114,7 @@ def check(folder: Path) -> None:
                 trial.number for trial in trials if trial.state.is_finished()
             )
             for run in runs:
-                history = trials[int(run.data.tags["dl4ia.trial"])].user_attrs.get("history", {})
+                history = history_of(trials[int(run.data.tags["dl4ia.trial"])])
                 if history:
                     values = client.get_metric_history(run.info.run_id, "val_dice")
                     assert [each.value for each in values] == history["val_dice"]

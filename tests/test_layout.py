@@ -32,6 +32,7 @@ ORDER = [
     "classification",
     "exported",
     "tracking",
+    "attributes",
     "objective",
     "storage",
     "study",
@@ -121,11 +122,11 @@ def test_one_file_imports_optuna_dashboard() -> None:
 
 def test_training_and_models_know_nothing_of_optuna() -> None:
     knowing = importers("optuna")
-    assert knowing == {"objective.py", "storage.py", "study.py", "search.py", "pareto.py",
-                       "repeats.py", "selection.py", "records.py", "evaluation.py", "finalists.py",
-                       "report.py", "session.py", "winner.py", "figures.py", "study_page.py",
-                       "notes.py", "recording.py", "dashboard.py", "progress.py", "workflow.py",
-                       "console/sync.py"}  # fmt: skip
+    assert knowing == {"attributes.py", "objective.py", "storage.py", "study.py", "search.py",
+                       "pareto.py", "repeats.py", "selection.py", "records.py", "evaluation.py",
+                       "finalists.py", "report.py", "session.py", "winner.py", "figures.py",
+                       "study_page.py", "notes.py", "recording.py", "dashboard.py", "progress.py",
+                       "workflow.py", "console/sync.py"}  # fmt: skip
 
 
 def test_search_spaces_import_the_search_space_alone() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.attributes import hidden, history_of
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.glands import draw_glands
 from dl4ia.data.splits import Split
@@ -81,7 +82,7 @@ def run(
 
 def test_the_value_is_the_last_epochs_validation_dice(dataset: Dataset) -> None:
     (trial,) = run(make_objective(dataset), POINT)
-    history = trial.user_attrs["history"]
+    history = history_of(trial)
     assert trial.params == POINT
     assert trial.value == history["val_dice"][-1]
     assert trial.intermediate_values == dict(enumerate(history["val_dice"], start=1))
@@ -96,7 +97,7 @@ def test_what_a_trial_is_known_by_is_recorded(dataset: Dataset) -> None:
     # Convolutions 2-8-16 of 3x3 with normalisation, transposed ones of 4x4, and the last 1x1.
     convolutions = 2 * 8 * 9 + 8 + 16 + 8 * 16 * 9 + 16 + 32
     assert attributes["weights"] == convolutions + 8 * 8 * 16 + 8 + 16 * 16 * 16 + 16 + 34
-    assert attributes["environment"] == {"commit": "abc"}
+    assert hidden(trial, "environment") == {"commit": "abc"}
     assert "failure" not in attributes
 
 
@@ -109,8 +110,7 @@ def test_seed_and_point_repeat_a_value(dataset: Dataset) -> None:
     (retried,) = run(make_objective(dataset, seed=1), point, attributes={"seed": seed})
     (same,) = run(make_objective(dataset), point, attributes={"seed": seed})
     losses = [
-        trial.user_attrs["history"]["val_loss"]
-        for trial in (known, again, second, other, retried, same)
+        history_of(trial)["val_loss"] for trial in (known, again, second, other, retried, same)
     ]
     assert losses[0] == losses[1]
     assert known.value == again.value
@@ -144,10 +144,10 @@ def test_a_named_point_is_never_pruned(dataset: Dataset) -> None:
     (pruned,) = run(make_objective(dataset), POINT, pruner=impossible)
     (kept,) = run(make_objective(dataset), POINT, attributes={"point": "unet"}, pruner=impossible)
     assert pruned.state == TrialState.PRUNED
-    assert len(pruned.user_attrs["history"]["val_dice"]) == 1
-    assert pruned.user_attrs["environment"] == {"commit": "abc"}
+    assert len(history_of(pruned)["val_dice"]) == 1
+    assert hidden(pruned, "environment") == {"commit": "abc"}
     assert kept.state == TrialState.COMPLETE
-    assert len(kept.user_attrs["history"]["val_dice"]) == EPOCHS
+    assert len(history_of(kept)["val_dice"]) == EPOCHS
 
 
 def test_what_was_trained_to_the_end_is_shown(dataset: Dataset) -> None:
@@ -170,7 +170,7 @@ def test_a_failure_is_recorded_and_the_study_goes_on(dataset: Dataset) -> None:
     failed, next_one = run(make_objective(dataset), wild, POINT)
     assert failed.state == TrialState.FAIL
     assert failed.user_attrs["failure"].startswith("epoch 1: train_loss is ")
-    assert failed.user_attrs["environment"] == {"commit": "abc"}
+    assert hidden(failed, "environment") == {"commit": "abc"}
     assert failed.value is None
     assert next_one.state == TrialState.COMPLETE
 

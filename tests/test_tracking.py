@@ -171,7 +171,7 @@ def test_a_trial_that_was_cut_off_is_not_found_and_can_be_discarded(tracker: Tra
 def test_a_study_is_closed_and_reopened(tracker: Tracker, client: MlflowClient) -> None:
     record = replace(TRIAL, kind="study", study="closed", tags={}, end=None, status="RUNNING")
     run = tracker.write(record, None, None)
-    tracker.close(run, "KILLED", START + timedelta(hours=1), {"trials": 5}, {"dl4ia.best": "3"})
+    tracker.close(run, "KILLED", START + timedelta(hours=1), {"trials": 5}, "**Best**")
     closed = client.get_run(run)
     assert closed.info.status == "KILLED"
     assert closed.info.end_time - closed.info.start_time == 3_600_000
@@ -181,7 +181,7 @@ def test_a_study_is_closed_and_reopened(tracker: Tracker, client: MlflowClient) 
         "train_loss": 0.25,
         "trials": 5,
     }
-    assert closed.data.tags["dl4ia.best"] == "3"
+    assert closed.data.tags["mlflow.note.content"] == "**Best**"
     tracker.reopen(run)
     assert client.get_run(run).info.status == "RUNNING"
     tracker.close(run, "FINISHED")
