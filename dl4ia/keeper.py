@@ -28,6 +28,7 @@ class Keeper:
         self._session, self._parent = session, parent
         self._written = session.tracker.find(session.name, "trial")
         self._wake = threading.Event()
+        self._failed = False
         for trial in dashboard.trials_without_note(session.study):
             if str(trial.number) in self._written:
                 dashboard.write_trial_note(session, trial, self._written[str(trial.number)])
@@ -48,10 +49,18 @@ class Keeper:
         self._wake.set()
 
     def write_missing(self) -> None:
-        """Raises TrackingError where MLflow fails."""
+        """Raises TrackingError where MLflow fails; the next call writes what it lacks then."""
         session = self._session
-        note = partial(dashboard.write_trial_note, session)
-        write_trials(session, self._parent, self._written, note)
+        try:
+            if self._failed:  # what was half written is discarded, what was written is known
+                session.tracker.discard_unfinished(session.name)
+                self._written = session.tracker.find(session.name, "trial")
+                self._failed = False
+            note = partial(dashboard.write_trial_note, session)
+            write_trials(session, self._parent, self._written, note)
+        except TrackingError:
+            self._failed = True
+            raise
 
     def _keep(self) -> None:
         told = False
