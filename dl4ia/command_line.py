@@ -44,6 +44,8 @@ class StudyArguments:
     ablate: bool
     reopen_test: bool
     workers: int | None
+    ray: str | None
+    gpus_per_worker: float | None
     worker: bool
 
 
@@ -173,6 +175,18 @@ def study_parser(
         "own; the same command may run several times too, also on other machines with --storage "
         "postgresql://… (default: one a GPU, or one for every four cores)",
     )
+    add(
+        "--ray",
+        metavar="ADDRESS",
+        help="run the workers as tasks of this Ray cluster; local: of one that is started here "
+        "(pip install -e '.[cluster]')",
+    )
+    add(
+        "--gpus-per-worker",
+        type=_share,
+        metavar="SHARE",
+        help="with --ray: of a GPU, or several, e.g. 0.25 (default: 1 with --device cuda, or 0)",
+    )
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # is one of these
     add(
         "--timeout",
@@ -288,6 +302,14 @@ def _seconds(text: str) -> float:
     if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, or a time such as 90m or 2h")
     return float(match[1]) * UNITS[match[2]]
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) or (float(text) > 1 and float(text) % 1):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a share of a GPU such as 0.25, or a whole number"
+        )
+    return float(text)
 
 
 def _objectives(text: str) -> tuple[str, ...]:

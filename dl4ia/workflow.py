@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import dashboard, report
 from dl4ia.addresses import hide_password
+from dl4ia.cluster import RayWorkers
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Source
 from dl4ia.errors import InputError, first_line
@@ -216,11 +217,10 @@ def _search(session: Session, keeper: Keeper | None) -> None:
             look()
 
         count = min(_worker_count(session), progress.missing)
-        if count < 2:
+        if count < 2 and not session.arguments.ray:
             _train(session, after_trial)
             return
-        logs = session.arguments.out / "artifacts" / session.name / "workers"
-        with Workers(count, logs, _gpus(session)) as workers:
+        with _workers(session, count) as workers:
             at_work = True
             while at_work:
                 time.sleep(OFTEN)
@@ -228,6 +228,15 @@ def _search(session: Session, keeper: Keeper | None) -> None:
                 at_work = workers.mend(bool(new))
                 for trial in new or progress.new_trials():
                     after_trial(trial)
+
+
+def _workers(session: Session, count: int) -> Workers | RayWorkers:
+    arguments, gpus = session.arguments, _gpus(session)
+    if arguments.ray:
+        share = arguments.gpus_per_worker
+        return RayWorkers(arguments.ray, count, min(1, gpus) if share is None else share)
+    logs = arguments.out / "artifacts" / session.name / "workers"
+    return Workers(count, logs, gpus)
 
 
 def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None:

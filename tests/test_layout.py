@@ -15,6 +15,7 @@ ORDER = [
     "workers",
     "command_line",
     "addresses",
+    "cluster",
     "data",
     "models",
     "metrics",
@@ -114,6 +115,10 @@ def test_one_room_imports_mlflow() -> None:
 
 def test_one_file_imports_plotly() -> None:
     assert importers("plotly") == {"figures.py"}
+
+
+def test_one_file_imports_ray() -> None:
+    assert importers("ray") == {"cluster.py"}
 
 
 def test_one_file_imports_optuna_dashboard() -> None:

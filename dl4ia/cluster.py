@@ -1,0 +1,122 @@
+"""Workers on a Ray cluster: each is a Ray task that runs the same command on some node.
+
+The only file that imports ray, which is installed with `pip install -e '.[cluster]'`.
+"""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dl4ia.addresses import CONNECTION_SECONDS
+from dl4ia.errors import InputError, first_line
+from dl4ia.text import plural
+from dl4ia.workers import FLAG, GRACE, MISTAKE, MOST_DEATHS
+
+LOCAL = "local"
+TAIL = 2000  # characters of what a worker has said
+
+
+class RayWorkers:
+    """So many tasks, from `with` on until its end; as `dl4ia.workers.Workers`."""
+
+    def __init__(self, address: str, count: int, gpus: float) -> None:
+        """address: of a running cluster, or "local" to start one on this machine.
+
+        gpus: a worker's, such as 0.25; 0: none.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError(
+                "--ray: Ray is not installed; pip install -e '.[cluster]', or give --workers alone"
+            ) from error
+        self._ray: Any = ray
+        self._address, self._count = address, count
+        self._gpus, self._deaths = gpus, 0
+        self._tasks: list[Any] = []
+
+    def __enter__(self) -> "RayWorkers":
+        # "local" is Ray's own word for a new cluster, whatever RAY_ADDRESS says.
+        try:
+            _check_reachable(self._address)
+            self._ray.init(self._address, log_to_driver=False, logging_level="ERROR")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"--ray {self._address}: cannot be reached ({first_line(error)}); expected the "
+                "address of a running cluster, such as 10.0.0.1:6379, or local"
+            ) from error
+        # No retries by Ray: a worker that ended well is not started again, and others are here.
+        self._work = self._ray.remote(max_retries=0, num_gpus=self._gpus, num_cpus=1)(_work)
+        self._tasks = [self._start() for _ in range(self._count)]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task, force=True)
+        if self._tasks:
+            self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=GRACE)
+        self._ray.shutdown()
+
+    def mend(self, progress: bool) -> bool:
+        """Replace those that have died, or whose node has; whether any is still at work."""
+        if progress:
+            self._deaths = 0
+        ended, running = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
+        self._tasks = running
+        for task in ended:
+            try:
+                status, said = self._ray.get(task)
+            except self._ray.exceptions.RayError as error:
+                status, said = 1, first_line(error)
+            if status == 0:
+                continue
+            self._deaths += 1
+            lines = [line for line in said.splitlines() if line.strip()]
+            last = lines[-1] if lines else "it said nothing"
+            if status == MISTAKE:
+                raise InputError(last.removeprefix("error: "))
+            if self._deaths >= max(MOST_DEATHS, self._count + 1):  # a node takes all of its workers
+                raise InputError(
+                    f"{plural(self._deaths, 'worker')} died in a row, the last with status "
+                    f"{status} ({last}): the study is intact"
+                )
+            self._tasks.append(self._start())
+        return bool(self._tasks)
+
+    def _start(self) -> Any:
+        return self._work.remote([sys.executable, *sys.argv, FLAG], str(Path.cwd()))
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError or ValueError where nobody answers: Ray itself would end this process."""
+    if address in (LOCAL, "auto"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), CONNECTION_SECONDS).close()
+
+
+def _work(command: list[str], folder: str) -> tuple[int, str]:
+    """On a node: the worker's exit status, and the last of what it said."""
+    # Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES to the task's share.
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.PIPE,  # closed when this task dies, and then the worker ends
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said = (said + line)[-TAIL:]
+    return process.wait(), said

@@ -1,0 +1,60 @@
+"""Workers as tasks of a real Ray cluster of several nodes, simulated on this machine."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import ROOT, write_gland_folder
+
+from dl4ia.study import finished_trials, is_interrupted
+
+cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
+
+COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
+           "--epochs", "4", "--finalists", "0", "--seeds", "1"]  # fmt: skip
+NAME = "segmentation-tiny-glands"
+
+
+def studied(folder: Path) -> optuna.Study:
+    return optuna.load_study(study_name=NAME, storage=f"sqlite:///{folder}/mlruns/optuna.db")
+
+
+def test_a_node_is_lost_in_the_middle(tmp_path: Path) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        lost = cluster.add_node(num_cpus=2)
+        cluster.wait_for_nodes()
+        words = [*COMMAND, "--trials", "60", "--ray", cluster.address, "--workers", "3"]
+        log = tmp_path / "log.txt"
+        with log.open("wb") as opened:
+            process = subprocess.Popen(words, cwd=tmp_path, stdout=opened, stderr=opened)
+        end = time.monotonic() + 120
+        while log.read_text().count(" epochs ") < 6:
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.3)
+        cluster.remove_node(lost, allow_graceful=False)
+        cluster.add_node(num_cpus=2)
+        assert process.wait(timeout=240) == 0, log.read_text()
+    finally:
+        cluster.shutdown()
+    study = studied(tmp_path)
+    assert len(finished_trials(study)) == 60
+    assert not [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
+    retried = {trial.user_attrs.get("retry_of") for trial in study.trials}
+    assert {trial.number for trial in study.trials if is_interrupted(trial)} <= retried
+    workers = {trial.user_attrs["process"]["pid"] for trial in study.trials if trial.params}
+    assert len(workers) >= 4  # three, and whoever came for those that were lost
+
+
+def test_an_address_without_a_cluster_is_told(tmp_path: Path) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    for address in ("127.0.0.1:1", "nowhere"):
+        words = [*COMMAND, "--trials", "2", "--ray", address, "--workers", "2"]
+        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert ended.returncode == 2
+        (line,) = ended.stderr.splitlines()
+        assert line.startswith(f"error: --ray {address}: cannot be reached (")
