@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from dl4ia.errors import InputError
+from dl4ia.text import printable
 
 FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
 STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
@@ -53,7 +54,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {printable(message)}\n")
 
 
 def study_parser(
@@ -249,7 +250,7 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
     try:
         work()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder taken away
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)

@@ -29,3 +29,8 @@ def short(value: object) -> str:
 def plural(count: int, noun: str) -> str:
     """For example "1 seed", "3 seeds"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """In one line, and harmless to a terminal, whatever a file is called."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

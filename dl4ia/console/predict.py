@@ -22,7 +22,7 @@ from dl4ia.data import class_folder, gland_folder
 from dl4ia.data.unlabelled import find_images, read_unlabelled
 from dl4ia.errors import InputError
 from dl4ia.objects import EIGHT_NEIGHBOURS
-from dl4ia.text import plural
+from dl4ia.text import plural, printable
 from dl4ia.tracking.reading import Winner, load_winner
 
 MASKS, OVERLAYS, TABLE = "masks", "overlays", "predictions.csv"
@@ -58,7 +58,7 @@ def predict_images(
         answered = in_batches(read, winner.network, batch or prediction.batch)
         for path, work in tqdm(answered, total=len(files), unit="image", disable=None):
             if isinstance(work, InputError):
-                failures.append(_printable(str(work)))
+                failures.append(printable(str(work)))
                 writer.writerow({"file": path, "error": failures[-1]})
             else:
                 writer.writerow({"file": path} | prediction.finish(path, work))
@@ -182,8 +182,3 @@ def unique_name(path: Path, taken: Counter[str]) -> str:
         name = f"{plain}-{taken[plain.casefold()]}"
     taken[name.casefold()] += 1
     return name
-
-
-def _printable(text: str) -> str:
-    """In one line, and harmless to a terminal, whatever a file is called."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

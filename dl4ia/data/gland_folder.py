@@ -204,7 +204,7 @@ def _read_numbers(path: Path) -> np.ndarray:
     pixels = np.array(image)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]  # grey saved as colour
-    if pixels.dtype.kind == "f" and (pixels == pixels.round()).all():
+    if pixels.dtype.kind == "f" and np.isfinite(pixels).all() and (pixels == pixels.round()).all():
         pixels = pixels.astype(np.int64)
     if pixels.ndim != 2 or pixels.dtype.kind == "f":
         raise InputError(
