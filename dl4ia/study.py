@@ -53,9 +53,11 @@ class Sampler(optuna.samplers.TPESampler):
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Called by Optuna before it samples anything for `trial`."""
-        seed = derive_seed(self._study_seed, "sampler", trial.number)
-        self._rng.rng.seed(seed)
-        self._random_sampler._rng.rng.seed(seed)
+        # Not for a finished one, which the dashboard's notes make a `Trial` of in the meantime.
+        if trial.state == TrialState.RUNNING:
+            seed = derive_seed(self._study_seed, "sampler", trial.number)
+            self._rng.rng.seed(seed)
+            self._random_sampler._rng.rng.seed(seed)
         super().before_trial(study, trial)
 
 
