@@ -39,6 +39,8 @@ def patiently(call: Callable[[], Returned]) -> Returned:
 def _is_away(error: BaseException) -> bool:
     """Whether a connection was lost or refused, and not what was asked for wrong."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if isinstance(cause, sqlalchemy.exc.PendingRollbackError):
+        return True  # the connection was lost between two queries of one transaction
     if not isinstance(cause, sqlalchemy.exc.DBAPIError):
         return False
     if "sqlite" in type(cause.orig).__module__:

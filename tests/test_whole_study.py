@@ -442,6 +442,7 @@ def test_a_new_winner_after_the_opening_needs_the_users_word(
         params=best.params,
         distributions=best.distributions,
         user_attrs=best.user_attrs,
+        system_attrs=best.system_attrs,
     )
     study.add_trial(better)
     words = command(finished, "--finalists", "0")
