@@ -17,6 +17,22 @@ tracking_uri = click.option(
     "--tracking-uri", metavar="URI", default=TRACKING_URI, show_default=True, help="MLflow's."
 )
 
+# Of whatever asks both tools.
+written = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=OUT,
+    show_default=True,
+    help="What the studies have written.",
+)
+storage = click.option(
+    "--storage", metavar="URL", help="Optuna's.  [default: sqlite:///OUT/optuna.db]"
+)
+tracking_uri_in_out = click.option(
+    "--tracking-uri", metavar="URI", help="MLflow's.  [default: sqlite:///OUT/mlflow.db]"
+)
+
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dl4ia")
@@ -116,16 +132,9 @@ def predict(
 
 
 @commands.command()
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=OUT,
-    show_default=True,
-    help="What the studies have written.",
-)
-@click.option("--storage", metavar="URL", help="Optuna's.  [default: sqlite:///OUT/optuna.db]")
-@click.option("--tracking-uri", metavar="URI", help="MLflow's.  [default: sqlite:///OUT/mlflow.db]")
+@written
+@storage
+@tracking_uri_in_out
 def ui(out: Path, storage: str | None, tracking_uri: str | None) -> None:
     """Open optuna-dashboard and MLflow's pages on free ports of this machine, until Ctrl-C."""
     from dl4ia.console.ui import serve
@@ -139,16 +148,9 @@ def ui(out: Path, storage: str | None, tracking_uri: str | None) -> None:
 
 @commands.command()
 @click.argument("study")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=OUT,
-    show_default=True,
-    help="What the studies have written.",
-)
-@click.option("--storage", metavar="URL", help="Optuna's.  [default: sqlite:///OUT/optuna.db]")
-@click.option("--tracking-uri", metavar="URI", help="MLflow's.  [default: sqlite:///OUT/mlflow.db]")
+@written
+@storage
+@tracking_uri_in_out
 def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -> None:
     """Write into MLflow what it lacks of STUDY's trials and repeats.
 
