@@ -5,15 +5,12 @@ The only file that imports ray, which is installed with `pip install -e '.[clust
 
 import socket
 import subprocess
-import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dl4ia.addresses import CONNECTION_SECONDS
 from dl4ia.errors import InputError, first_line
-from dl4ia.text import plural
-from dl4ia.workers import FLAG, GRACE, MISTAKE, MOST_DEATHS
+from dl4ia.workers import GRACE, MOST_DEATHS, Deaths, worker_command
 
 LOCAL = "local"
 TAIL = 2000  # characters of what a worker has said
@@ -35,7 +32,8 @@ class RayWorkers:
             ) from error
         self._ray: Any = ray
         self._address, self._count = address, count
-        self._gpus, self._deaths = gpus, 0
+        self._gpus = gpus
+        self._deaths = Deaths(max(MOST_DEATHS, count + 1))  # a node takes all of its workers
         self._tasks: list[Any] = []
 
     def __enter__(self) -> "RayWorkers":
@@ -53,12 +51,7 @@ class RayWorkers:
         self._tasks = [self._start() for _ in range(self._count)]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         for task in self._tasks:
             self._ray.cancel(task, force=True)
         if self._tasks:
@@ -68,7 +61,7 @@ class RayWorkers:
     def mend(self, progress: bool) -> bool:
         """Replace those that have died, or whose node has; whether any is still at work."""
         if progress:
-            self._deaths = 0
+            self._deaths.forget()
         ended, running = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
         self._tasks = running
         for task in ended:
@@ -78,21 +71,12 @@ class RayWorkers:
                 status, said = 1, first_line(error)
             if status == 0:
                 continue
-            self._deaths += 1
-            lines = [line for line in said.splitlines() if line.strip()]
-            last = lines[-1] if lines else "it said nothing"
-            if status == MISTAKE:
-                raise InputError(last.removeprefix("error: "))
-            if self._deaths >= max(MOST_DEATHS, self._count + 1):  # a node takes all of its workers
-                raise InputError(
-                    f"{plural(self._deaths, 'worker')} died in a row, the last with status "
-                    f"{status} ({last}): the study is intact"
-                )
+            self._deaths.note(status, said)
             self._tasks.append(self._start())
         return bool(self._tasks)
 
     def _start(self) -> Any:
-        return self._work.remote([sys.executable, *sys.argv, FLAG], str(Path.cwd()))
+        return self._work.remote(worker_command(), str(Path.cwd()))
 
 
 def _check_reachable(address: str) -> None:

@@ -3,9 +3,9 @@
 Sirinukunwattana et al. 2017, "Gland segmentation in colon histology images: the GlaS challenge
 contest". The objects of a mask are its 8-connected components: a binary label does not say where
 one gland ends and a touching one begins, so the two are one object, unless the label's objects are
-given as numbers of their own. An object's partner is the one
-in the other mask that shares most pixels with it; of several, the first. Each image is scored by
-itself, where the contest's text sums over the objects of all images.
+given as numbers of their own. An object's partner is the one in the other mask that shares most
+pixels with it; of several, the first. Each image is scored by itself, where the contest's text sums
+over the objects of all images.
 """
 
 import math
@@ -55,9 +55,9 @@ class ObjectCounts:
 def object_dice(predictions: Tensor, labels: Tensor, instances: Tensor | None = None) -> Tensor:
     """(N,) float64 Dice coefficients of objects and their partners, 0 for one that has none.
 
-    predictions, labels, instances: as in `ObjectCounts.of`. The mean over predicted
-    objects and the mean over labelled ones, both weighted by area, count half each. Where both
-    masks are empty it is 1, where one is, 0.
+    predictions, labels, instances: as in `ObjectCounts.of`. The mean over predicted objects and the
+    mean over labelled ones, both weighted by area, count half each. Where both masks are empty it
+    is 1, where one is, 0.
     """
     scores = [_object_dice(image) for image in _images(predictions, labels, instances)]
     return torch.tensor(scores, dtype=torch.float64)

@@ -8,8 +8,8 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia import report
-from dl4ia.selection import ranked_trials
-from dl4ia.study import FINISHED, finished_trials, first_value
+from dl4ia.selection import best_value
+from dl4ia.study import FINISHED, finished_trials
 
 
 class Progress:
@@ -47,8 +47,7 @@ class Progress:
         """A line, and a step of the bar."""
         self._seen.add(trial.number)
         done = len(finished_trials(self._study))
-        ranked = ranked_trials(self._study)
-        best = first_value(ranked[0]) if ranked else None
+        best = best_value(self._study)
         elapsed = time.perf_counter() - self._start
         left = elapsed / max(1, done - self._before) * max(0, self._trials - done)
         tqdm.write(report.trial_line(trial, done, self._trials, best, left))

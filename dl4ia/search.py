@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
 from dl4ia.errors import TrialFailure
 from dl4ia.objective import Objective
-from dl4ia.study import FINISHED, finished_trials, is_interrupted
+from dl4ia.study import counts, finished_trials, is_interrupted
 from dl4ia.turns import Turns
 
 MOST_ATTEMPTS = 3  # of a point whose process dies; it may be the point that kills it
@@ -59,13 +59,7 @@ def _claim(study: optuna.Study, trials: int) -> optuna.Trial | None:
     if _fail_dead(study, known):
         known = study.get_trials(deepcopy=False)
     _run_interrupted_again(study, known)
-    counted = [
-        trial
-        for trial in known
-        if trial.state == TrialState.RUNNING
-        or (trial.state in FINISHED and not is_interrupted(trial))
-    ]
-    if len(counted) >= trials:
+    if sum(trial.state == TrialState.RUNNING or counts(trial) for trial in known) >= trials:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `_alive` sends them
@@ -86,7 +80,7 @@ def _fail_dead(study: optuna.Study, trials: list[FrozenTrial]) -> bool:
         elif is_dead(process) or process == this_process():  # which trains none as it claims
             reason = f"{describe_process(process)} died"
         elif trial._trial_id in silent and not is_alive(process):
-            reason = f"{describe_process(process)} was silent for {_grace(study)} s"
+            reason = f"{describe_process(process)} was silent for {_backend(study).grace_period} s"
         else:
             continue
         found = True
@@ -158,7 +152,7 @@ def _tell(
 @contextmanager
 def _alive(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     """Meanwhile tell the storage again and again that the trial is being trained, if it listens."""
-    storage: Any = getattr(study._storage, "_backend", study._storage)
+    storage = _backend(study)
     interval = storage.get_heartbeat_interval()
     if interval is None:
         yield
@@ -182,12 +176,12 @@ def _alive(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
 
 def _silent(study: optuna.Study) -> set[int]:
     """The running trials of which nothing was heard for the storage's grace period."""
-    storage: Any = getattr(study._storage, "_backend", study._storage)
+    storage = _backend(study)
     if storage.get_heartbeat_interval() is None:
         return set()
     return set(storage._get_stale_trial_ids(study._study_id))
 
 
-def _grace(study: optuna.Study) -> int:
-    storage: Any = getattr(study._storage, "_backend", study._storage)
-    return int(storage.grace_period)
+def _backend(study: optuna.Study) -> Any:
+    """The storage behind Optuna's cache: of a database, the one that has heartbeats."""
+    return getattr(study._storage, "_backend", study._storage)

@@ -81,6 +81,12 @@ def ranked_trials(study: optuna.Study) -> list[FrozenTrial]:
     )
 
 
+def best_value(study: optuna.Study) -> float | None:
+    """Of the completed trials; None before there is one."""
+    ranked = ranked_trials(study)
+    return first_value(ranked[0]) if ranked else None
+
+
 def best_trial(study: optuna.Study) -> FrozenTrial:
     """The completed trial with the best validation value."""
     ranked = ranked_trials(study)

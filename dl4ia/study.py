@@ -141,5 +141,9 @@ def first_value(trial: FrozenTrial) -> float:
 
 def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count towards `--trials`: completed, pruned, or failed for a reason."""
-    trials = study.get_trials(deepcopy=False, states=FINISHED)
-    return [trial for trial in trials if not is_interrupted(trial)]
+    return [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether it is one of `finished_trials`."""
+    return trial.state in FINISHED and not is_interrupted(trial)

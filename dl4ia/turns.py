@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 from dl4ia.errors import InputError
 from dl4ia.storage import patiently
 
+KEEP = "keep"  # the purpose of whoever keeps a study's records
+
 
 class Turns:
     """The turns of one study in the database at `url`."""

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 
 from dl4ia.environment import CORES
 from dl4ia.errors import InputError
@@ -34,16 +33,47 @@ def default_count(device: str, gpus: int) -> int:
     return gpus if device == "cuda" else max(1, len(_usable_cores()) // CORES_A_WORKER)
 
 
+class Deaths:
+    """Of workers in a row: they are replaced, but not for ever."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count = most, 0
+
+    def forget(self) -> None:
+        """A trial has finished in the meantime."""
+        self._count = 0
+
+    def note(self, status: int, said: str, where: str = "") -> None:
+        """A worker has ended with `status`, after it `said` all this; where: to read it, in words.
+
+        Raises InputError where it was a user's mistake, or they die and die.
+        """
+        self._count += 1
+        lines = [line for line in said.splitlines() if line.strip()]
+        last = lines[-1] if lines else "it said nothing"
+        if status == MISTAKE:
+            raise InputError(last.removeprefix("error: "))
+        if self._count >= self._most:
+            raise InputError(
+                f"{plural(self._count, 'worker')} died in a row, the last with status "
+                f"{status} ({last}){where}: the study is intact"
+            )
+
+
+def worker_command() -> list[str]:
+    """This very command, as one that only trains trials."""
+    return [sys.executable, *sys.argv, FLAG]
+
+
 class Workers:
     """So many processes, from `with` on until its end."""
 
     def __init__(self, count: int, logs: Path, gpus: int) -> None:
         """logs: a folder for what they print. gpus: how many to deal out; 0: processor cores."""
-        self._command = [sys.executable, *sys.argv, FLAG]
         self._logs, self._gpus = logs, gpus
         self._cores = _shares(_usable_cores(), count)
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
-        self._deaths = 0
+        self._deaths = Deaths(MOST_DEATHS)
 
     def __enter__(self) -> "Workers":
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -51,12 +81,7 @@ class Workers:
             self._start(number)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         alive = [each for each in self._processes if each is not None and each.poll() is None]
         for process in alive:
             process.terminate()
@@ -75,7 +100,7 @@ class Workers:
         ended with a user's mistake, or they die and die.
         """
         if progress:
-            self._deaths = 0
+            self._deaths.forget()
         for number, process in enumerate(self._processes):
             status = None if process is None else process.poll()
             if process is None or status is None:
@@ -83,15 +108,9 @@ class Workers:
             self._processes[number] = None
             if status == 0:
                 continue
-            self._deaths += 1
             log = self._log(number)
-            if status == MISTAKE:
-                raise InputError(_last_line(log).removeprefix("error: "))
-            if self._deaths >= MOST_DEATHS:
-                raise InputError(
-                    f"{plural(self._deaths, 'worker')} died in a row, the last with status "
-                    f"{status} ({_last_line(log)}); {log} has what it said: the study is intact"
-                )
+            said = log.read_text(encoding="utf-8", errors="replace")
+            self._deaths.note(status, said, f"; {log} has what it said")
             self._start(number)
         return any(self._processes)
 
@@ -103,7 +122,7 @@ class Workers:
             environment["CUDA_VISIBLE_DEVICES"] = str(number % self._gpus)
         with self._log(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
-                self._command,
+                worker_command(),
                 stdin=subprocess.PIPE,  # its end tells the worker that this process has ended
                 stdout=log,
                 stderr=log,
@@ -141,8 +160,3 @@ def _shares(cores: Sequence[int], count: int) -> list[list[int]]:
         return [[cores[number % len(cores)]] for number in range(count)]
     bounds = [round(number * len(cores) / count) for number in range(count + 1)]
     return [list(cores[low:high]) for low, high in pairwise(bounds)]
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it said nothing")

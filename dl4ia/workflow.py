@@ -32,13 +32,14 @@ from dl4ia.progress import Progress
 from dl4ia.recording import open_parent, repeats_are_written, write_repeats
 from dl4ia.search import search
 from dl4ia.search_space import SpaceModule
-from dl4ia.selection import Selection, ranked_trials
+from dl4ia.selection import Selection, best_value
 from dl4ia.session import Length, Session, open_session
-from dl4ia.study import FINISHED, finished_trials, first_value
+from dl4ia.study import FINISHED, finished_trials
 from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
 from dl4ia.tracking.runs import Status
 from dl4ia.tracking.writing import TrackingError
+from dl4ia.turns import KEEP
 from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
 from dl4ia.workers import Workers, default_count, end_with_parent
 
@@ -120,7 +121,7 @@ def _is_complete(session: Session) -> bool:
 def _run(session: Session) -> None:
     """Whatever is missing. One process keeps the records and names the winner; others train."""
     for searched in (False, True):
-        with session.turns.take("keep", wait=False) as mine:
+        with session.turns.take(KEEP, wait=False) as mine:
             if mine:
                 _keep(session)
                 return
@@ -149,7 +150,7 @@ def _keep(session: Session) -> None:
             track_winner(session, parent, _write_page(session, selection))
             dashboard.write_study(session, selection, parent)
     finally:
-        best = _best_value(session)
+        best = best_value(session.study)
         metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
         description = study_description(session, selection)
         session.tracker.close(parent, status, metrics=metrics, description=description)
@@ -199,12 +200,6 @@ def _write_page(session: Session, selection: Selection) -> Path:
         " ".join(["python", *map(shlex.quote, sys.argv)]),
     )
     return page
-
-
-def _best_value(session: Session) -> float | None:
-    """Of the completed trials; None before there is one."""
-    ranked = ranked_trials(session.study)
-    return first_value(ranked[0]) if ranked else None
 
 
 def _search(session: Session, keeper: Keeper | None) -> None:

@@ -14,7 +14,7 @@ from dl4ia.study import Identity
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, Status
 from dl4ia.tracking.writing import Tracker
-from dl4ia.turns import Turns
+from dl4ia.turns import KEEP, Turns
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
     identity = Identity(**study.user_attrs["identity"])
     known = {"name": identity.data, "digest": identity.data_fingerprint, "source": identity.data,
              "profile": identity.preparation, "context": "training"}  # fmt: skip
-    with Turns(storage, name).take("keep", wait=False) as mine:
+    with Turns(storage, name).take(KEEP, wait=False) as mine:
         if not mine:
             raise InputError(f"study {name!r}: another process keeps its records; wait for it")
         recorded = StoredStudy(

@@ -25,7 +25,11 @@ def read_pixels(path: Path, kind: str) -> Pixels:
 
     Raises InputError, naming the file, where it is no 8-bit image or has not got these channels.
     """
-    image = open_image(path)
+    return _channels(path, open_image(path), kind)
+
+
+def _channels(path: Path, image: Image.Image, kind: str) -> Pixels:
+    """What `read_pixels` gives, of a file that is open already."""
     if kind == "grey":
         _check_format(path, image, (*COLOUR_FORMATS, "CMYK"), "grey or colour")
         return np.array(image.convert("L"))[..., np.newaxis]
@@ -56,7 +60,7 @@ def guess_kind(paths: Sequence[Path]) -> str:
     fourth = [image.getchannel(FOURTH).getextrema() for image in images if image.mode == "RGBA"]
     if len(fourth) == len(images) and all(lowest != highest for lowest, highest in fourth):
         return "rgba"
-    colours = (read_pixels(path, "rgb") for path in paths)
+    colours = (_channels(path, image, "rgb") for path, image in zip(paths, images, strict=True))
     return "rgb" if all(pixels[..., BLUE].any() for pixels in colours) else "stain"
 
 
