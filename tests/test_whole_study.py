@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import refuses, runs_of, write_gland_folder
 from mlflow import MlflowClient
+from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 from PIL import Image
 
@@ -167,11 +168,22 @@ def told_to_the_dashboard(finished: Path, study: optuna.Study) -> tuple[dict[str
     return notes, sorted((finished / "mlruns" / "artifacts" / "optuna").iterdir())
 
 
+def picture_ids(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> list[str]:
+    artifacts = get_all_artifact_meta(trial, storage=study._storage)
+    return [artifact.artifact_id for artifact in artifacts]
+
+
 def test_the_dashboard_is_told_of_every_trial(finished: Path, study: optuna.Study) -> None:
     notes, pictures = told_to_the_dashboard(finished, study)
-    trained = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    assert len(pictures) == len(trained)
+    kept = {trial.number: picture_ids(study, trial) for trial in study.trials}
+    assert sorted(name for names in kept.values() for name in names) == [
+        file.name for file in pictures
+    ]
     for trial in study.trials:
+        if trial.state.name == "COMPLETE":
+            assert len(kept[trial.number]) == 1
+        elif not is_interrupted(trial):  # which may have been as far as its picture
+            assert not kept[trial.number]
         assert notes[f"dashboard:{trial._trial_id}:note_ver"] == 1
     assert f"Winner: trial {winner_of(study).number}" in get_note(study)
 
