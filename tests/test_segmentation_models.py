@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dl4ia.models.layers import weight_count
-from dl4ia.models.segmentation import ARCHITECTURES, ModelSettings, SegmentationModel
+from dl4ia.models.layers import Upsampling, weight_count
+from dl4ia.models.segmentation import ARCHITECTURES, ModelSettings, SegmentationModel, UNet
 
 FCN = ModelSettings("fcn", 8, 3, "none", 0.0, "report")
 ENCODER_DECODER = replace(FCN, architecture="encoder_decoder", base_width=32)
@@ -164,3 +164,36 @@ def test_the_other_networks_have_no_way_around_the_depths() -> None:
                 silence(module)
         first, second = logits_of(model, make_images(2, 16, 16))
         torch.testing.assert_close(first, second)
+
+
+def test_upsampling_is_a_transposed_convolution() -> None:
+    """Values and all gradients are those of torch's own layer."""
+    ours = Upsampling(3, 5)
+    torchs = nn.ConvTranspose2d(3, 5, 4, stride=2, padding=1)
+    torchs.load_state_dict(ours.state_dict())
+    features, weighting = torch.randn(2, 3, 6, 4), torch.randn(2, 5, 12, 8)
+    found = []
+    for layer in (ours, torchs):
+        layer.zero_grad()
+        inputs = features.clone().requires_grad_()
+        output = layer(inputs)
+        (output * weighting).sum().backward()
+        found.append([output, inputs.grad, layer.weight.grad, layer.bias.grad])
+    for of_ours, of_torchs in zip(*found, strict=True):
+        torch.testing.assert_close(of_ours, of_torchs)
+
+
+def test_gradients_are_dense_where_the_unet_concatenates() -> None:
+    """Else batch normalisation takes its slow way back on a CPU."""
+    settings = ModelSettings("unet", 4, depth=2, normalization="batch")
+    network = UNet(2, 2, settings).to(memory_format=torch.channels_last)
+    seen: list[bool] = []
+    normalization = network.ups[0][1]
+    normalization.register_full_backward_pre_hook(
+        lambda _, gradients: seen.append(
+            gradients[0].is_contiguous(memory_format=torch.channels_last)
+        )
+    )
+    images = torch.randn(2, 2, 8, 8).contiguous(memory_format=torch.channels_last)
+    network(images).sum().backward()
+    assert seen == [True]

@@ -19,10 +19,11 @@ from dl4ia.models.layers import (
     Level,
     ResidualLevel,
     Standardization,
+    Upsampling,
     convolution,
+    dense,
     initialize,
     make_normalization,
-    upsampling,
 )
 
 WIDEST_FCN = 64  # channels: its stages all end at full resolution, where width costs most
@@ -52,7 +53,7 @@ class FullyConvolutional(nn.Sequential):
             stages += [
                 convolution(inputs, outputs, settings.normalization),
                 nn.MaxPool2d(2),
-                upsampling(outputs, outputs),
+                Upsampling(outputs, outputs),
                 nn.Dropout2d(settings.dropout),
             ]
         super().__init__(*stages, nn.Conv2d(widths[-1], classes, 1))
@@ -69,9 +70,9 @@ class EncoderDecoder(nn.Sequential):
         for inputs, outputs in zip([channels, *widths], widths, strict=False):
             stages += [Level(inputs, outputs, *options), nn.MaxPool2d(2)]
         for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            stages += [upsampling(inputs, outputs), Level(outputs, outputs, *options)]
+            stages += [Upsampling(inputs, outputs), Level(outputs, outputs, *options)]
         last = max(4, settings.base_width // 8)
-        super().__init__(*stages, upsampling(widths[0], last), nn.Conv2d(last, classes, 1))
+        super().__init__(*stages, Upsampling(widths[0], last), nn.Conv2d(last, classes, 1))
         self.stride = 2**settings.depth
 
 
@@ -95,7 +96,7 @@ class UNet(nn.Module):
         for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
             self.ups.append(
                 nn.Sequential(
-                    upsampling(inputs, outputs), make_normalization(normalization, outputs)
+                    Upsampling(inputs, outputs), make_normalization(normalization, outputs)
                 )
             )
             earlier = Level(2 * outputs, outputs, count - 1, normalization, 0.0)
@@ -111,7 +112,10 @@ class UNet(nn.Module):
             skipped.append(features)
         skipped.pop()
         for up, level in zip(self.ups, self.decoder, strict=True):
-            features = level(torch.cat([up(features), skipped.pop()], dim=1))
+            features = up(features)
+            if features.requires_grad:
+                features.register_hook(dense)
+            features = level(torch.cat([features, skipped.pop()], dim=1))
         return self.head(features)
 
 
@@ -129,7 +133,7 @@ class ResNet(nn.Sequential):
         for inputs, outputs in pairwise(widths):
             stages += [nn.MaxPool2d(2), ResidualLevel(inputs, outputs, *options)]
         for inputs, outputs in zip(widths[:0:-1], widths[-2::-1], strict=True):
-            stages += [upsampling(inputs, outputs), ResidualLevel(outputs, outputs, *options)]
+            stages += [Upsampling(inputs, outputs), ResidualLevel(outputs, outputs, *options)]
         super().__init__(*stages, nn.Conv2d(widths[0], classes, 1))
         self.stride = 2 ** (settings.depth - 1)
 
