@@ -160,7 +160,7 @@ def test_the_network_in_numpy_is_of_the_processor(tmp_path: Path) -> None:
     point = classification.REPORT_MODELS["exercise_1_1"]
     training = Training("home_cooked", "classification", point, 1, engine="numpy")
     found = bench.outcome(training, 0, lambda: None)
-    assert found.environment == {"device": "cpu", "precision": "float32"}
+    assert found.environment == {"device": "cpu", "precision": "float32"}  # digits, always
     assert found.weights == 109_386 and bench.predictions(found).shape == (360,)
 
 

@@ -160,12 +160,13 @@ def _provenance(outcomes: Outcomes, benches: Benches) -> list[str]:
     seeds = plural(len({outcome.seed for outcome in every}), "seed")
     commits = ", ".join(sorted({environment["commit"][:10] for environment in environments}))
     changed = " (with uncommitted changes)" if "True" in values("dirty") else ""
+    precisions = {f"{each.recipe['task']} in {each.environment['precision']}" for each in every}
     days = sorted({outcome.end[:10] for outcome in every})
     return [
         *(f"Data: {bench.source.description}." for bench in benches.values()),
         f"Ours: mean ± SD over {seeds}, of the weights after the last epoch. Made by studies/"
         f"replicate.py at commit {commits}{changed} on {values('device')} "
-        f"({values('system')}, {values('cores')} cores, {values('precision')}, torch "
+        f"({values('system')}, {values('cores')} cores, {', '.join(sorted(precisions))}, torch "
         f"{values('torch')}), {' to '.join(dict.fromkeys([days[0], days[-1]]))}. Seconds are of "
         "all epochs, each with its scoring, and compare only within one run.",
     ]

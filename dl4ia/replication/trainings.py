@@ -28,11 +28,11 @@ from dl4ia.models.numpy_network import NumpyNetwork
 from dl4ia.objective import derive_seed, train_point
 from dl4ia.task import Task
 from dl4ia.training.augmentation import extend_with_report_rotations
+from dl4ia.training.precision import training_precision
 
 Scored = Literal["test", "validation", "leaky_validation"]
 Tick = Callable[[], object]  # called after each epoch
 WHOLE_BATCH = 1 << 62  # pixels: the report's full batches, and so their statistics, are never cut
-PRECISION = torch.float32  # the report's; in bfloat16 its digit networks lose a tenth of a per cent
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Bench:
         Raises TrialFailure as `fit` does, InputError where nothing can be kept.
         """
         train, scored = self.parts(training, seed)
-        recipe = _recipe(training, seed, train, scored)
+        recipe = self._recipe(training, seed, train, scored)
         if kept := self._read(recipe):
             return kept
         start = datetime.now()
@@ -110,7 +110,7 @@ class Bench:
             seconds=result.seconds,
             history=result.history,
             environment=dict(self.environment)
-            | {"precision": _name(PRECISION)}
+            | {"precision": recipe["precision"]}
             | ({"device": "cpu"} if is_numpy else {}),
             start=start.isoformat(),
             end=datetime.now().isoformat(),
@@ -120,7 +120,7 @@ class Bench:
 
     def kept(self, training: Training, seed: int) -> Outcome | None:
         """What was kept of this training of these images; None of another, or of a broken file."""
-        return self._read(_recipe(training, seed, *self.parts(training, seed)))
+        return self._read(self._recipe(training, seed, *self.parts(training, seed)))
 
     def _read(self, recipe: Mapping[str, Any]) -> Outcome | None:
         try:
@@ -152,6 +152,19 @@ class Bench:
         (split,) = make_splits(self.task.strata(dataset), 1, seed)
         return dataset.subset(split.train), dataset.subset(split.validation)
 
+    def _recipe(
+        self, training: Training, seed: int, train: Dataset, scored: Dataset
+    ) -> dict[str, Any]:
+        """All that an outcome follows from, as JSON gives it back."""
+        precision = training_precision(self.device, self.task.trains_in_low_precision)
+        recipe = asdict(training) | {
+            "seed": seed,
+            "fingerprints": [train.fingerprint(), scored.fingerprint()],
+            "precision": str(precision).removeprefix("torch."),
+        }
+        found: dict[str, Any] = json.loads(json.dumps(recipe))
+        return found
+
     def _file(self, recipe: Mapping[str, Any]) -> Path:
         return self.folder / recipe["name"] / f"seed_{recipe['seed']}_{_digest(recipe)}.json"
 
@@ -166,7 +179,7 @@ class Bench:
         seed = derive_seed("replication", seed)
         device, epochs = self.device, training.epochs
         model, results = train_point(
-            self.task, point, train, scored, epochs, seed, device, WHOLE_BATCH, PRECISION
+            self.task, point, train, scored, epochs, seed, device, WHOLE_BATCH
         )
         history: dict[str, list[float]] = {}
         for result in results:
@@ -218,22 +231,6 @@ class _Result:
 
 def _flat(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return dataset.images.flatten(1).numpy(), dataset.labels.numpy()
-
-
-def _recipe(training: Training, seed: int, train: Dataset, scored: Dataset) -> dict[str, Any]:
-    """All that an outcome follows from, as JSON gives it back."""
-    fingerprints = [train.fingerprint(), scored.fingerprint()]
-    recipe = asdict(training) | {
-        "seed": seed,
-        "fingerprints": fingerprints,
-        "precision": _name(PRECISION),
-    }
-    found: dict[str, Any] = json.loads(json.dumps(recipe))
-    return found
-
-
-def _name(precision: torch.dtype) -> str:
-    return str(precision).removeprefix("torch.")
 
 
 def _digest(recipe: Mapping[str, Any]) -> str:
