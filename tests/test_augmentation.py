@@ -29,7 +29,7 @@ def augment(
     settings: AugmentationSettings, images: Tensor, labels: Tensor, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """The whole batch, as in the first epoch."""
-    augmenter = Augmenter(settings, len(images), images.shape[1], seed)
+    augmenter = Augmenter(settings, images, seed)
     return augmenter(images, labels, torch.arange(len(images)))
 
 
@@ -76,7 +76,7 @@ def test_an_images_fate_does_not_depend_on_its_batch(rows: list[int]) -> None:
     images, labels = make_batch(6, 16, 16)
     all_images, all_labels = augment(ALL, images, labels)
     chosen = torch.tensor(rows)
-    some_images, some_labels = Augmenter(ALL, 6, 2, seed=0)(images[chosen], labels[chosen], chosen)
+    some_images, some_labels = Augmenter(ALL, images, 0)(images[chosen], labels[chosen], chosen)
     torch.testing.assert_close(some_images, all_images[chosen])
     assert torch.equal(some_labels, all_labels[chosen])
 
@@ -132,7 +132,7 @@ def test_a_seed_repeats_and_another_does_not() -> None:
 
 def test_every_epoch_draws_anew() -> None:
     images, labels = make_batch(4, 16, 16)
-    augmenter = Augmenter(ALL, 4, 2, seed=0)
+    augmenter = Augmenter(ALL, images, 0)
     first = augmenter(images, labels, torch.arange(4))[0]
     augmenter.draw()
     assert not torch.equal(augmenter(images, labels, torch.arange(4))[0], first)

@@ -18,6 +18,7 @@ LARGEST_SCALE = math.log(1.3)
 LARGEST_SHEAR = 0.2
 LARGEST_SHIFT = 0.1  # of the side
 ELASTIC_DEVIATION = 0.048  # of the side at the control points; 0.04 between them
+ELASTIC_STREAM = 0xE1A57  # turns a training's seed into that of another stream
 LARGEST_GAIN, LARGEST_OFFSET = 0.3, 0.1  # of a stain's intensity
 
 
@@ -58,31 +59,53 @@ def extend_with_report_rotations(images: Tensor, labels: Tensor) -> tuple[Tensor
 
 
 class Augmenter:
-    """Augments the batches of one training, epoch by epoch, from a seed."""
+    """Augments the batches of one training, epoch by epoch, from a seed.
 
-    def __init__(
-        self, settings: AugmentationSettings, count: int, channels: int, seed: int
-    ) -> None:
-        self.settings = settings
-        self.shape = (count, channels)
-        self.generator = torch.Generator().manual_seed(seed)
+    Random numbers are drawn on the CPU once an epoch and then lie on the images' device: nothing is
+    copied between steps.
+    """
+
+    def __init__(self, settings: AugmentationSettings, images: Tensor, seed: int) -> None:
+        """images (N, C, H, W): all that are trained on."""
+        self.settings, self._device = settings, images.device
+        self._count, self._channels, height, width = images.shape
+        self._affine = torch.Generator().manual_seed(seed)  # and the stains'
+        self._elastic = torch.Generator().manual_seed(seed ^ ELASTIC_STREAM)
+        y = (2 * torch.arange(height) + 1) / height - 1
+        x = (2 * torch.arange(width) + 1) / width - 1
+        places = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]
+        self._places = places.to(self._device)  # (1, H, W, 2) of the pixels themselves
+        # Half the sides in pixels, in which turns and shears keep their angles.
+        self._sides = (torch.tensor([width, height]) / 2).to(self._device)
         self.draw()
 
     def draw(self) -> None:
         """New random numbers for every image; call it before each epoch."""
-        count, channels = self.shape
-        self.numbers = 2 * torch.rand(count, NUMBERS, generator=self.generator) - 1
-        self.bumps = torch.randn(count, 2, CONTROL_POINTS, CONTROL_POINTS, generator=self.generator)
-        self.stains = 2 * torch.rand(count, 2, channels, 1, 1, generator=self.generator) - 1
+        settings, count, channels = self.settings, self._count, self._channels
+        if settings.warps or settings.stain_jitter > 0:
+            numbers = 2 * torch.rand(count, NUMBERS, generator=self._affine) - 1
+            stains = 2 * torch.rand(count, 2, channels, 1, 1, generator=self._affine) - 1
+            self.numbers, self.stains = numbers.to(self._device), stains.to(self._device)
+        if settings.elastic > 0:  # most of the numbers: tens of milliseconds for all of MNIST
+            shape = (count, 2, CONTROL_POINTS, CONTROL_POINTS)
+            self.bumps = torch.randn(shape, generator=self._elastic).to(self._device)
+
+    def state(self) -> list[Tensor]:
+        """Where its random streams are."""
+        return [self._affine.get_state(), self._elastic.get_state()]
+
+    def set_state(self, state: list[Tensor]) -> None:
+        """Go on where an augmenter of the same settings had this `state`."""
+        self._affine.set_state(state[0])
+        self._elastic.set_state(state[1])
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Augment images (B, C, H, W) and labels, the data set's rows `rows` (B,).
+        """Augment images (B, C, H, W) and labels, the data set's rows `rows` (B,), on the device.
 
         Labels of pixels (B, H, W) move with the images; labels of images (B,) stay.
         """
-        device = images.device
         if self.settings.warps:
-            grid = self._grid(rows, *images.shape[2:]).to(device)
+            grid = self._grid(rows)
             images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
             if labels.ndim > 1:
                 warped = F.grid_sample(
@@ -94,32 +117,28 @@ class Augmenter:
                 )
                 labels = warped[:, 0].to(labels.dtype)
         if self.settings.stain_jitter > 0:
-            gain, offset = (self.settings.stain_jitter * self.stains[rows]).to(device).unbind(1)
+            gain, offset = (self.settings.stain_jitter * self.stains[rows]).unbind(1)
             images = (images * (1 + LARGEST_GAIN * gain) + LARGEST_OFFSET * offset).clamp(0, 1)
         return images, labels
 
-    def _grid(self, rows: Tensor, height: int, width: int) -> Tensor:
+    def _grid(self, rows: Tensor) -> Tensor:
         """(B, H, W, 2) places to sample from, x then y, in [-1, 1] across the image."""
         numbers = self.numbers[rows]  # (B, NUMBERS)
-        y = (2 * torch.arange(height) + 1) / height - 1
-        x = (2 * torch.arange(width) + 1) / width - 1
-        places = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)[None]  # (1, H, W, 2)
+        places, sides = self._places, self._sides
         if self.settings.augmentation == "flips_and_quarter_turns":
             signs = torch.where(numbers[:, None, None, :2] > 0, 1.0, -1.0)
             turned = (numbers[:, 2] > 0)[:, None, None, None]
             places = signs * torch.where(turned, places.flip(-1), places)
-        sides = torch.tensor([width, height]) / 2  # pixels: turns and shears keep their angles
         matrices = _affine_matrices(self.settings.affine * numbers[:, 3:7])
         places = (places * sides) @ matrices.mT[:, None] / sides
         largest = 2 * LARGEST_SHIFT * (self.settings.affine + self.settings.shift)
         places = places + largest * numbers[:, None, None, 7:]
         if self.settings.elastic > 0:
-            bumps = F.interpolate(
-                self.bumps[rows], size=(height, width), mode="bicubic", align_corners=True
-            )
+            size = tuple(places.shape[1:3])
+            bumps = F.interpolate(self.bumps[rows], size, mode="bicubic", align_corners=True)
             deviation = 2 * ELASTIC_DEVIATION * self.settings.elastic
             places = places + deviation * bumps.permute(0, 2, 3, 1)
-        return places.expand(len(rows), height, width, 2)
+        return places.expand(len(rows), -1, -1, -1)
 
 
 def _affine_matrices(amounts: Tensor) -> Tensor:

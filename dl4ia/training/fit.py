@@ -88,14 +88,14 @@ def fit(
     )
     loss = make_loss(settings.loss, settings.label_smoothing)
     largest_part = largest_part or LARGEST_PART
-    augmenter = Augmenter(augmentation, count, images.shape[1], seed)
+    augmenter = Augmenter(augmentation, images, seed)
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     history: list[Result] = []
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
         history = kept["history"]
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
-        augmenter.generator.set_state(kept["augmenter"])
+        augmenter.set_state(kept["augmenter"])
         shuffler.set_state(kept["shuffler"])
         yield from history
         _set_random_state(kept["random"], device)  # after whatever was done between the epochs
@@ -104,14 +104,14 @@ def fit(
         with _failures_of(epoch):
             model.train()
             augmenter.draw()
-            order = torch.randperm(count, generator=shuffler)
+            order = torch.randperm(count, generator=shuffler).to(device)
             totals = torch.zeros(2, device=device)
             for number, rows in enumerate(order.tensor_split(steps)):
                 factor = schedule_factor(
                     settings.schedule, (epoch - 1) * steps + number, epochs * steps
                 )
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
-                batch = augmenter(images[rows.to(device)], labels[rows.to(device)], rows)
+                batch = augmenter(images[rows], labels[rows], rows)
                 totals += _step(model, optimizer, loss, *batch, precision, largest_part)
             means = (totals / count).tolist()
             result = dict(zip(("train_loss", "train_accuracy"), means, strict=True))
@@ -130,7 +130,7 @@ def fit(
                     "history": history,
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
-                    "augmenter": augmenter.generator.get_state(),
+                    "augmenter": augmenter.state(),
                     "shuffler": shuffler.get_state(),
                     "random": _random_state(device),
                 }
