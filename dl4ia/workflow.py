@@ -127,7 +127,7 @@ def _run(session: Session) -> None:
                 return
         if not searched:
             print("Another process keeps this study's records: this one trains trials alone.")
-            _search(session, None)
+            run_search(session, None)
 
 
 def _keep(session: Session) -> None:
@@ -139,7 +139,7 @@ def _keep(session: Session) -> None:
         with Keeper(session, parent) as keeper:
             session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
             dashboard.write_study(session, None, parent)
-            _search(session, keeper)
+            run_search(session, keeper)
             dashboard.write_study(session, None, parent)
             if len(finished_trials(session.study)) >= session.arguments.trials:
                 selection = _finish(session)
@@ -202,7 +202,7 @@ def _write_page(session: Session, selection: Selection) -> Path:
     return page
 
 
-def _search(session: Session, keeper: Keeper | None) -> None:
+def run_search(session: Session, keeper: Keeper | None) -> None:
     """Run the trials that are missing, in this process or in several; a line for each."""
     look = keeper.look if keeper else lambda: None
     with Progress(session.study, session.arguments.trials) as progress:

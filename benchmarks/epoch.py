@@ -1,0 +1,103 @@
+"""An epoch of training against the same trained the usual way (peers.py), in one run.
+
+    python benchmarks/epoch.py digits --data data  # MNIST as torchvision leaves it
+    python benchmarks/epoch.py glands --data data/WARWICK  # without --data: drawn glands
+
+An epoch is 80 % of the training images trained on and the others scored; the test images are not
+read. Each way (dl4ia's; the usual one with the DataLoader in the training process, and with two
+workers) is a process of its own, as a user's would be. They take turns, an epoch each; the ratio is
+of the median seconds. Takes about 5 minutes a point on two cores.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+EPOCHS = 4
+POINTS = {"digits": ["exercise_1_4", "modern_cnn"], "glands": ["model_5", "unet", "modern_unet"]}
+WAYS = {"dl4ia": None, "usual way": 0, "usual way, 2 workers": 2}  # of the DataLoader
+
+
+def epochs_of(way: str, task: str, folder: Path | None, name: str, seed: int) -> Iterator[str]:
+    """Train the point `name`; a line an epoch: seconds, and the validation part's score."""
+    workers = WAYS[way]
+    if workers is None:
+        from dl4ia.environment import tune_process
+
+        tune_process()
+    import torch
+    from peers import in_torchs_layers, open_material, train_plainly
+
+    from dl4ia.objective import train_point
+
+    material = open_material(task, folder)
+    point, parts = material.points[name], (material.train, material.validation)
+    if workers is None:
+        cpu = torch.device("cpu")
+        _, results = train_point(material.task, point, *parts, EPOCHS, seed, cpu)
+        for result in results:
+            yield f"{result['seconds']} {result['val_' + material.task.metric]}"
+    else:
+        torch.manual_seed(seed)
+        model = in_torchs_layers(material.task.build(point, material.train))
+        loaders = material.loaders(point, workers)
+        for seconds, score in train_plainly(model, loaders, point, EPOCHS):
+            yield f"{seconds} {score}"
+
+
+def main() -> None:
+    """Print the medians, their ratios and the scores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=tuple(POINTS))
+    parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
+    parser.add_argument("--points", nargs="+", metavar="NAME", help="of the search space")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of each (default: 2)")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a way, a point and a seed
+    arguments = parser.parse_args()
+    if arguments.one:
+        way, name, seed = arguments.one
+        epochs = epochs_of(way, arguments.task, arguments.data, name, int(seed))
+        for _ in sys.stdin:  # a line asks for an epoch
+            print(next(epochs), flush=True)
+        return
+    for name in arguments.points or POINTS[arguments.task]:
+        seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        scores: dict[str, list[float]] = {way: [] for way in WAYS}
+        for seed in range(arguments.seeds):
+            processes = {way: start(way, name, seed) for way in WAYS}
+            last: dict[str, float] = {}  # the score after the last epoch
+            for _ in range(EPOCHS):
+                for way, process in processes.items():
+                    taken, last[way] = ask(process)
+                    seconds[way].append(taken)
+            for way, process in processes.items():
+                process.communicate()
+                scores[way].append(last[way])
+        ours = statistics.median(seconds["dl4ia"])
+        for way in WAYS:
+            median = statistics.median(seconds[way])
+            found = ", ".join(f"{value:.4f}" for value in scores[way])
+            ratio = f"dl4ia is {median / ours:.2f} times as fast" if way != "dl4ia" else ""
+            print(f"{name:<12}  {way:<20}  {median:6.2f} s  scores {found}  {ratio}", flush=True)
+
+
+def start(way: str, name: str, seed: int) -> subprocess.Popen[str]:
+    """This very command, as a process that trains one way."""
+    command = [sys.executable, *sys.argv, "--one", way, name, str(seed)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def ask(process: subprocess.Popen[str]) -> tuple[float, float]:
+    """Seconds and score of one more epoch."""
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    seconds, score = process.stdout.readline().split()
+    return float(seconds), float(score)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The usual way to train: what the benchmarks compare with, written as the libraries' examples are.
+
+The same networks, first weights, optimizers, schedules and losses, in float32, with a DataLoader,
+torchvision's transforms sample by sample, and torch's own layers.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision import datasets, transforms, tv_tensors
+from torchvision.transforms import v2
+
+from dl4ia.classification import ClassificationTask
+from dl4ia.data.dataset import Dataset as Images
+from dl4ia.data.dataset import Source
+from dl4ia.data.embedded import EmbeddedGlands
+from dl4ia.data.gland_folder import GlandFolder
+from dl4ia.data.idx_folder import IdxFolder
+from dl4ia.data.splits import Split, make_splits
+from dl4ia.models.layers import Upsampling
+from dl4ia.models.segmentation import UNet
+from dl4ia.search_space import Point, SpaceModule
+from dl4ia.segmentation import SegmentationTask
+from dl4ia.task import Task
+from dl4ia.training.losses import make_loss
+from search_spaces import classification, segmentation
+
+Epoch = tuple[float, float]  # seconds, and the validation part's score
+Loaders = tuple[DataLoader[Any], DataLoader[Any]]  # of what is trained on, and of what is scored
+SCORING_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Material:
+    """What both ways train on: 80 % of the training images, and score the others."""
+
+    task: Task
+    source: Source
+    searched: SpaceModule
+    train: Images
+    validation: Images
+    loaders: Callable[[Mapping[str, Any], int], Loaders]  # of a point, by so many workers
+
+    @property
+    def points(self) -> dict[str, Point]:
+        """The named points of the search space."""
+        return self.searched.REPORT_MODELS | self.searched.REFERENCE_MODELS
+
+
+def open_material(task: str, folder: Path | None) -> Material:
+    """Of "digits" (MNIST as torchvision leaves it, in `folder` or data), or of "glands"."""
+    source: Source
+    scorer: Task
+    if task == "digits":
+        source = digits = IdxFolder(folder or Path("data"))
+        scorer = ClassificationTask(digits.classes)
+    else:
+        source = GlandFolder(folder) if folder else EmbeddedGlands()
+        scorer = SegmentationTask()
+    dataset = source.train()
+    (split,) = make_splits(scorer.strata(dataset), 1, seed=0)
+    train, validation = dataset.subset(split.train), dataset.subset(split.validation)
+    if task == "digits":
+        loaders = partial(digit_loaders, folder or Path("data"), split)
+    else:
+        loaders = partial(gland_loaders, train, validation)
+    searched = {"digits": classification, "glands": segmentation}[task]
+    return Material(scorer, source, searched, train, validation, loaders)
+
+
+class PlainUNet(UNet):
+    """Without what dl4ia does for the speed of its gradients."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        skipped: list[Tensor] = []
+        for number, level in enumerate(self.encoder):
+            features = level(F.max_pool2d(features, 2) if number else features)
+            skipped.append(features)
+        skipped.pop()
+        for up, level in zip(self.ups, self.decoder, strict=True):
+            features = level(torch.cat([up(features), skipped.pop()], dim=1))
+        return self.head(features)  # type: ignore[no-any-return]
+
+
+def in_torchs_layers(model: nn.Module) -> nn.Module:
+    """The same function of the same weights in torch's own layers, in place."""
+    for module in model.modules():
+        if isinstance(module, UNet):
+            module.__class__ = PlainUNet
+        if isinstance(module, Upsampling):
+            module.__class__ = nn.ConvTranspose2d  # type: ignore[assignment]
+    return model
+
+
+class Glands(Dataset[tuple[Tensor, Tensor]]):
+    """Images and labels as tensors, augmented one by one as a training point says."""
+
+    def __init__(self, images: Images, point: Mapping[str, Any] | None) -> None:
+        """point: None, where nothing is augmented."""
+        self.images, self.point = images, point
+        steps: list[nn.Module] = []
+        if point and point["augmentation"] == "flips_and_quarter_turns":
+            steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
+        if point and point["affine"] > 0:
+            amount = point["affine"]
+            scale = 1 + 0.3 * amount
+            steps.append(
+                v2.RandomAffine(
+                    45 * amount, (0.1 * amount, 0.1 * amount), (1 / scale, scale), 11 * amount
+                )
+            )
+        if point and point["elastic"] > 0:
+            steps.append(v2.ElasticTransform(40.0 * point["elastic"]))
+        self.transform = v2.Compose(steps) if steps else None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, label = self.images.images[index], self.images.labels[index]
+        if self.transform is not None:
+            pair = tv_tensors.Image(image), tv_tensors.Mask(label)
+            image, label = (each.as_subclass(Tensor) for each in self.transform(*pair))
+        if self.point and self.point["stain_jitter"] > 0:
+            amount = self.point["stain_jitter"] * (2 * torch.rand(2, len(image), 1, 1) - 1)
+            image = (image * (1 + 0.3 * amount[0]) + 0.1 * amount[1]).clamp(0, 1)
+        return image, label
+
+
+def gland_loaders(
+    train: Images, validation: Images, point: Mapping[str, Any], workers: int
+) -> Loaders:
+    """Of images that are in memory already."""
+    batch = len(train) if point["batch_size"] == "full" else point["batch_size"]
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    shown, scored = Glands(train, point), Glands(validation, None)
+    return DataLoader(shown, batch, shuffle=True, **options), DataLoader(scored, batch, **options)
+
+
+def digit_loaders(folder: Path, split: Split, point: Mapping[str, Any], workers: int) -> Loaders:
+    """Of torchvision's MNIST in `folder`."""
+    steps: list[Any] = []
+    if point["affine"] > 0:
+        amount = point["affine"]
+        scale = 1 + 0.3 * amount
+        shift = 0.1 * amount
+        steps.append(
+            transforms.RandomAffine(
+                45 * amount, (shift, shift), (1 / scale, scale), math.degrees(0.2 * amount)
+            )
+        )
+    augmented = transforms.Compose([*steps, transforms.ToTensor()])
+    shown = datasets.MNIST(folder, train=True, transform=augmented)
+    scored = datasets.MNIST(folder, train=True, transform=transforms.ToTensor())
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    return (
+        DataLoader(Subset(shown, split.train), point["batch_size"], shuffle=True, **options),
+        DataLoader(Subset(scored, split.validation), SCORING_BATCH, **options),
+    )
+
+
+def train_plainly(
+    model: nn.Module,
+    loaders: Loaders,
+    point: Mapping[str, Any],
+    epochs: int,
+) -> Iterator[Epoch]:
+    """Train and validate, an epoch at a time; accuracy of images, or the images' mean Dice."""
+    train, validation = loaders
+    decay = {"weight_decay": point["weight_decay"]} if "weight_decay" in point else {}
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    optimizer = kind[point["optimizer"]](model.parameters(), point["learning_rate"], **decay)
+    loss = make_loss(point.get("loss", "cross_entropy"), point.get("label_smoothing", 0.0))
+    steps = epochs * len(train)
+    scheduler = {
+        "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
+        "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, point["learning_rate"], steps, cycle_momentum=False, final_div_factor=1e6
+        ),
+    }[point["schedule"]]()
+    for _ in range(epochs):
+        start = time.perf_counter()
+        model.train()
+        for images, labels in train:
+            optimizer.zero_grad()
+            loss(model(images), labels).backward()
+            optimizer.step()
+            scheduler.step()
+        model.eval()
+        scores: list[Tensor] = []
+        with torch.no_grad():
+            for images, labels in validation:
+                found = model(images).argmax(1)
+                scores.append(
+                    (found == labels).double() if labels.ndim == 1 else _dice(found, labels)
+                )
+        yield time.perf_counter() - start, torch.cat(scores).mean().item()
+
+
+def _dice(found: Tensor, labels: Tensor) -> Tensor:
+    both = (found * labels).sum((1, 2))
+    total = found.sum((1, 2)) + labels.sum((1, 2))
+    return torch.where(total > 0, 2 * both / total, 1.0).double()

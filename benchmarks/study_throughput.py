@@ -1,0 +1,164 @@
+"""The trials of a study an hour, against a plain Optuna + PyTorch + MLflow script, in one run.
+
+    python benchmarks/study_throughput.py digits --data data  # MNIST as torchvision leaves it
+    python benchmarks/study_throughput.py glands --data data/WARWICK  # without --data: drawn glands
+
+Both train the same points (of one network, with learning rate, dropout, weight decay, schedule and
+augmentation differing) for the same epochs, none is pruned, and both log every epoch to MLflow and
+keep their study in SQLite. The plain script is what the libraries' own examples do (peers.py); it
+is run with the DataLoader in its process and with two workers, dl4ia with its default number of
+workers and with two. Each is a process of its own, from its first import to the last record; they
+take turns. Takes about 10 minutes on two cores.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+WAYS = ("dl4ia", "dl4ia, 2 workers", "plain script", "plain script, 2 loading")
+EPOCHS = {"digits": 3, "glands": 10}
+TRIALS = 6
+
+
+def points(task: str) -> dict[str, dict[str, Any]]:
+    """Points that differ as a sampler's would."""
+    from search_spaces.classification import REPORT_MODELS
+    from search_spaces.segmentation import REFERENCE_MODELS as GLANDS
+
+    if task == "digits":
+        start = REPORT_MODELS["exercise_1_4"] | {"optimizer": "adamw", "weight_decay": 0.0001}
+        start |= {"head_width": 50}
+        strengths = "affine"
+    else:
+        start, strengths = GLANDS["modern_unet"], "elastic"
+    found = {}
+    for number in range(TRIALS):
+        found[f"point_{number}"] = start | {
+            "learning_rate": 0.001 * (1 + number % 3),
+            "dropout": 0.1 * (number % 2),
+            "weight_decay": 10.0 ** -(2 + number % 3),
+            "schedule": ("constant", "cosine", "one_cycle")[number % 3],
+            strengths: (0.0, 0.3)[number // 3],
+        }
+    return found
+
+
+def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
+    """The search of a study whose named points are those."""
+    from types import SimpleNamespace
+    from typing import cast
+
+    from dl4ia.environment import tune_process
+
+    tune_process()
+    from peers import open_material
+
+    from dl4ia.command_line import parse, study_parser
+    from dl4ia.keeper import Keeper
+    from dl4ia.recording import open_parent
+    from dl4ia.search_space import SpaceModule
+    from dl4ia.session import Length, open_session
+    from dl4ia.workflow import run_search, run_study
+
+    material = open_material(task, data)
+    named = dict(vars(material.searched)) | {"REPORT_MODELS": {}, "REFERENCE_MODELS": points(task)}
+    searched = cast(SpaceModule, SimpleNamespace(**named))
+    flags = ["--out", str(out), "--trials", str(TRIALS), "--workers", str(workers)]
+    flags += ["--worker"] if "--worker" in sys.argv else []
+    arguments, _ = parse(study_parser("", "", "", ""), flags)
+    length = Length(EPOCHS[task], EPOCHS[task])
+    if arguments.worker:
+        run_study(material.task, material.source, searched, length, arguments)
+        return
+    session = open_session(material.task, material.source, searched, length, arguments)
+    with Keeper(session, open_parent(session)) as keeper:
+        run_search(session, keeper)
+    keeper.write_missing()
+    print([trial.values[0] for trial in session.study.trials])
+
+
+def plain_way(task: str, data: Path | None, out: Path, loading: int) -> None:
+    """As in the examples of Optuna, PyTorch and MLflow."""
+    import mlflow
+    import optuna
+    import torch
+    from peers import in_torchs_layers, open_material, train_plainly
+
+    material = open_material(task, data)
+    known = points(task)
+    out.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
+    mlflow.set_experiment("plain")
+    study = optuna.create_study(
+        storage=f"sqlite:///{out}/optuna.db", study_name="plain", direction="maximize"
+    )
+    for point in known.values():
+        study.enqueue_trial(point)
+
+    def objective(trial: optuna.Trial) -> float:
+        from dl4ia.search_space import sample
+
+        point = sample(material.searched.SPACE, trial)
+        torch.manual_seed(trial.number)
+        model = in_torchs_layers(material.task.build(point, material.train))
+        loaders = material.loaders(point, loading)
+        score = 0.0
+        with mlflow.start_run():
+            mlflow.log_params(trial.params)
+            epochs = train_plainly(model, loaders, point, EPOCHS[task])
+            for number, (seconds, score) in enumerate(epochs, start=1):
+                mlflow.log_metrics({"score": score, "seconds": seconds}, step=number)
+                trial.report(score, number)
+        return score
+
+    study.optimize(objective, n_trials=TRIALS)
+    print([trial.values[0] for trial in study.trials])
+
+
+def main() -> None:
+    """Print a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=tuple(EPOCHS))
+    parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
+    parser.add_argument("--rounds", type=int, default=2, help="studies of each (default: 2)")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # a way, and where it writes
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        way, out = arguments.one
+        two = 2 if "2" in way else 0
+        if way.startswith("dl4ia"):
+            dl4ia_way(arguments.task, arguments.data, Path(out), two or 1)
+        else:
+            plain_way(arguments.task, arguments.data, Path(out), two)
+        return
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    scores: dict[str, list[str]] = {way: [] for way in WAYS}
+    for _ in range(arguments.rounds):
+        for way in WAYS:
+            with tempfile.TemporaryDirectory() as temporary:
+                command = [sys.executable, *sys.argv, "--one", way, temporary + "/out"]
+                start = time.perf_counter()
+                ended = subprocess.run(command, capture_output=True, text=True)
+                seconds[way].append(time.perf_counter() - start)
+            if ended.returncode:
+                sys.exit(f"{way}: {ended.stderr}")
+            values = json.loads(ended.stdout.splitlines()[-1])
+            scores[way].append(f"{statistics.mean(values):.4f} (best {max(values):.4f})")
+    fastest = min(statistics.mean(seconds[way]) for way in WAYS if way.startswith("plain"))
+    for way in WAYS:
+        mean = statistics.mean(seconds[way])
+        print(
+            f"{way:<24} {3600 * TRIALS / mean:6.0f} trials an hour  mean score "
+            f"{', '.join(scores[way])}  {fastest / mean:.2f} times the better plain script's"
+        )
+
+
+if __name__ == "__main__":
+    main()
