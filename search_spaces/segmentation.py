@@ -6,14 +6,14 @@
 from dl4ia.search_space import Point, Space, choice, integer, real
 
 # The widest networks keep the report's depth: with more they would take minutes an epoch on a CPU.
-NARROW = {"base_width": (8, 16)}
+NARROW = {"base_width": (8, 16, 24)}
 WITH_WEIGHT_DECAY = {"optimizer": ("adamw", "momentum")}
 
 SPACE: Space = {
     "architecture": choice(
         "fcn", "encoder_decoder", "unet", "resnet", doc="Table 12, Table 14, Ex. 2.3, Ex. 2.4"
     ),
-    "base_width": choice(8, 16, 32, doc="channels of the first level; each level doubles them"),
+    "base_width": choice(8, 16, 24, 32, doc="channels of the first level; each level doubles them"),
     "depth": integer(
         2, 5, doc="levels of resolution (`fcn`: stages in a row); 3 at width 32", when=NARROW
     ),
@@ -38,6 +38,12 @@ SPACE: Space = {
     "weight_decay": real(1e-6, 1e-1, log=True, doc="decoupled for `adamw`", when=WITH_WEIGHT_DECAY),
     "schedule": choice(
         "constant", "exponential", "cosine", "one_cycle", doc="exponential: the report's, Eq. 1"
+    ),
+    "averaging": choice(
+        0.0,
+        0.02,
+        0.1,
+        doc="share of all steps that a mean of the weights goes back; 0: the last weights",
     ),
     "batch_size": choice(4, 8, 16, "full", doc="images a step; the report: all at once"),
     # Three times the images an epoch: with larger networks it would be a search for more training.
@@ -66,6 +72,7 @@ _BASELINE: Point = {
     "optimizer": "adam",
     "learning_rate": 0.003,
     "schedule": "constant",
+    "averaging": 0.0,
     "batch_size": "full",
     "report_rotations": False,
     "augmentation": "none",
@@ -115,6 +122,7 @@ REFERENCE_MODELS: dict[str, Point] = {
         "learning_rate": 0.003,
         "weight_decay": 0.01,
         "schedule": "one_cycle",
+        "averaging": 0.0,
         "batch_size": 4,
         "augmentation": "flips_and_quarter_turns",
         "affine": 0.5,

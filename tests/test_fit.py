@@ -302,9 +302,20 @@ def cut_off(file: Path, epochs_done: int, **changes: Any) -> None:
     results.close()
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "momentum"])
-def test_a_training_that_was_cut_off_goes_on_to_the_bit(tmp_path: Path, optimizer: str) -> None:
-    file, settings = tmp_path / "training.checkpoint", replace(TRAINING, optimizer=optimizer)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TRAINING,
+        replace(TRAINING, optimizer="adamw"),
+        replace(TRAINING, optimizer="momentum"),
+        replace(TRAINING, averaging=0.3),
+    ],
+    ids=["adam", "adamw", "momentum", "averaging"],
+)
+def test_a_training_that_was_cut_off_goes_on_to_the_bit(
+    tmp_path: Path, settings: TrainingSettings
+) -> None:
+    file = tmp_path / "training.checkpoint"
     whole = make_model(DROPPING)
     changes: dict[str, Any] = {"settings": settings, "augmentation": AUGMENTED, "epochs": 6}
     expected = without_seconds(train(whole, **changes))

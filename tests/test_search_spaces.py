@@ -73,6 +73,7 @@ def test_facts_that_all_gland_models_share(point: dict[str, Any]) -> None:
         "learning_rate": 0.003,
         "batch_size": "full",
         "dropout": 0.0,
+        "averaging": 0.0,
         "affine": 0.0,
         "elastic": 0.0,
         "stain_jitter": 0.0,

@@ -16,6 +16,7 @@ from dl4ia.training.augmentation import (
     Augmenter,
     extend_with_report_rotations,
 )
+from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.losses import Loss, make_loss
 from dl4ia.training.optimization import make_optimizer, schedule_factor
@@ -33,7 +34,10 @@ Evaluate = Callable[[nn.Module, Dataset, torch.device], Result]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The hyperparameters of training; those that do not apply keep their defaults."""
+    """The hyperparameters of training; those that do not apply keep their defaults.
+
+    averaging: the share of all steps that the mean of the weights goes back; 0: the last weights.
+    """
 
     optimizer: str
     learning_rate: float
@@ -42,6 +46,7 @@ class TrainingSettings:
     loss: str = "cross_entropy"
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
+    averaging: float = 0.0
 
 
 def fit(
@@ -67,7 +72,8 @@ def fit(
     train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
     accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
     and evaluation), and, where there is a validation part, what `evaluate` says of all of it,
-    prefixed by `val_`. Batches are as equal as they can be: none is left with a single image, of
+    prefixed by `val_`. With averaging it is the mean of the weights that is scored, and that
+    `model` ends with. Batches are as equal as they can be: none is left with a single image, of
     which batch normalisation could learn nothing.
 
     Where `checkpoint` has an earlier part of this training, its epochs are yielded as they were,
@@ -89,6 +95,10 @@ def fit(
     loss = make_loss(settings.loss, settings.label_smoothing)
     largest_part = largest_part or LARGEST_PART
     augmenter = Augmenter(augmentation, images, seed)
+    average = None
+    if settings.averaging > 0:
+        average = WeightAverage(model, max(1, round(settings.averaging * epochs * steps)))
+    scored = model if average is None else average.model
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     history: list[Result] = []
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
@@ -96,6 +106,8 @@ def fit(
         model.load_state_dict(kept["model"])
         optimizer.load_state_dict(kept["optimizer"])
         augmenter.set_state(kept["augmenter"])
+        if average is not None:
+            average.set_state(kept["average"])
         shuffler.set_state(kept["shuffler"])
         yield from history
         _set_random_state(kept["random"], device)  # after whatever was done between the epochs
@@ -113,17 +125,21 @@ def fit(
                 optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
                 batch = augmenter(images[rows], labels[rows], rows)
                 totals += _step(model, optimizer, loss, *batch, precision, largest_part)
+                if average is not None:
+                    average.update(model)
             means = (totals / count).tolist()
             result = dict(zip(("train_loss", "train_accuracy"), means, strict=True))
             result["learning_rate"] = optimizer.param_groups[0]["lr"]
             if validation is not None:
-                scores = evaluate(model, validation, device)
+                scores = evaluate(scored, validation, device)
                 result |= {f"val_{name}": value for name, value in scores.items()}
             elif epoch == epochs:  # nothing else would tell that the last step diverged
-                _check_finite({"final_loss": evaluate(model, train, device)["loss"]})
+                _check_finite({"final_loss": evaluate(scored, train, device)["loss"]})
             _check_finite(result)
         result["seconds"] = time.perf_counter() - start
         history.append(result)
+        if average is not None and epoch == epochs:
+            model.load_state_dict(average.model.state_dict())
         if checkpoint is not None and epoch < epochs and checkpoint.due:
             checkpoint.save(
                 {
@@ -131,6 +147,7 @@ def fit(
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "augmenter": augmenter.state(),
+                    "average": None if average is None else average.state(),
                     "shuffler": shuffler.get_state(),
                     "random": _random_state(device),
                 }

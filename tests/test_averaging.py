@@ -1,0 +1,80 @@
+"""The mean of the weights is what its formula says, is what is scored, and is what is kept."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_fit import TRAINING, VALIDATION, make_model, train, weights_of
+from torch import nn
+
+from dl4ia.segmentation import SegmentationTask
+from dl4ia.training.averaging import WeightAverage
+
+
+def stepped(model: nn.Module, value: float) -> None:
+    with torch.no_grad():
+        model.weight.fill_(value)  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "means"),
+    [
+        (4, [1.0, 1.5, 2.0, 2.5, 3.125]),  # the mean of all, and then a quarter of the latest
+        (1, [1.0, 2.0, 3.0, 4.0, 5.0]),
+        (100, [1.0, 1.5, 2.0, 2.5, 3.0]),
+    ],
+)
+def test_the_mean_goes_back_over_its_horizon(horizon: int, means: list[float]) -> None:
+    layer = nn.Linear(1, 1)
+    average = WeightAverage(layer, horizon)
+    for step, expected in enumerate(means, start=1):
+        stepped(layer, float(step))
+        average.update(layer)
+        assert average.model.weight.item() == pytest.approx(expected)  # type: ignore[operator, union-attr]
+    assert layer.weight.item() == 5.0
+
+
+def test_the_mean_is_scored_and_kept() -> None:
+    """Of the same steps as without: only what is made of them differs."""
+    plain, averaged = make_model(), make_model()
+    without = train(plain)
+    results = train(averaged, settings=replace(TRAINING, averaging=0.5))
+    assert [each["train_loss"] for each in results] == [each["train_loss"] for each in without]
+    assert not torch.equal(weights_of(averaged), weights_of(plain))
+    again = SegmentationTask().evaluate(averaged, VALIDATION, torch.device("cpu"))
+    assert again["dice"] == results[-1]["val_dice"] != without[-1]["val_dice"]
+
+
+def test_the_mean_over_all_steps_is_that_of_the_weights_between_them() -> None:
+    """Three epochs of one step each, of which the single ones are trainings of their own."""
+    settings = replace(TRAINING, batch_size="full")
+    ends = []
+    for epochs in (1, 2, 3):
+        model = make_model()
+        train(model, settings=settings, epochs=epochs)
+        ends.append(weights_of(model))
+    model = make_model()
+    train(model, settings=replace(settings, averaging=1.0))
+    torch.testing.assert_close(weights_of(model), torch.stack(ends).mean(0))
+
+
+def test_statistics_of_normalisation_are_averaged_and_counts_are_not() -> None:
+    layer = nn.BatchNorm2d(2)
+    average = WeightAverage(layer, 2)
+    images = torch.rand(4, 2, 3, 3)
+    seen = []
+    for scale in (1.0, 3.0):
+        layer(scale * images)
+        average.update(layer)
+        seen.append(layer.running_mean.clone())  # type: ignore[union-attr]
+    mean = average.model
+    assert isinstance(mean, nn.BatchNorm2d) and mean.running_mean is not None
+    torch.testing.assert_close(mean.running_mean, torch.stack(seen).mean(0))
+    assert mean.num_batches_tracked == 2
+
+
+def test_a_short_training_averages_over_one_step_at_least() -> None:
+    tiny, plain = make_model(), make_model()
+    train(tiny, settings=replace(TRAINING, averaging=0.02, batch_size="full"), epochs=1)
+    train(plain, settings=replace(TRAINING, batch_size="full"), epochs=1)
+    torch.testing.assert_close(weights_of(tiny), weights_of(plain))
