@@ -1,22 +1,16 @@
 """The flags that every study has. Imports nothing heavy: `--help` answers at once."""
 
 import argparse
-import os
 import re
-import signal
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
-from dl4ia.errors import InputError
+from dl4ia.process import run_and_exit
 from dl4ia.text import printable
 
 FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
-STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -238,43 +232,6 @@ def run(
     """Parse, run, and exit as `run_and_exit` does."""
     arguments, flags = parse(parser)
     run_and_exit(lambda: study(arguments, flags))
-
-
-def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
-    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM.
-
-    stopped: what is said after Ctrl-C.
-    """
-    signal.signal(signal.SIGTERM, _stop)
-    sys.unraisablehook = _interrupt_again
-    try:
-        work()
-    except InputError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:  # a full disk, a folder taken away
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{stopped}", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(0)
-
-
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    """A polite kill is a Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """Ctrl-C that fell into a destructor, or into the garbage collector's work, comes once more.
-
-    Python drops what is raised there. A moment later, since it would be dropped here as well.
-    """
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
-        sys.__unraisablehook__(ignored)
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

@@ -99,7 +99,7 @@ def test_how_a_run_ends(
 def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
     code = (
         "import os, signal, time\n"
-        "from dl4ia.command_line import run_and_exit\n"
+        "from dl4ia.process import run_and_exit\n"
         "class Struck:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(1)\n"
         "def work():\n"

@@ -13,6 +13,7 @@ ORDER = [
     "environment",
     "search_space",
     "workers",
+    "process",
     "command_line",
     "addresses",
     "cluster",

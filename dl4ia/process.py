@@ -1,0 +1,51 @@
+"""How a command ends: its exit status, Ctrl-C, and what is said of a user's mistake."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from dl4ia.errors import InputError
+from dl4ia.text import printable
+
+STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
+
+
+def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
+    """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM.
+
+    stopped: what is said after Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _interrupt_again
+    try:
+        work()
+    except InputError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder taken away
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\n{stopped}", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    """A polite kill is a Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Ctrl-C that fell into a destructor, or into the garbage collector's work, comes once more.
+
+    Python drops what is raised there. A moment later, since it would be dropped here as well.
+    """
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(ignored)
