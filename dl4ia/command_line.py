@@ -32,6 +32,7 @@ class StudyArguments:
     seeds: int
     device: str
     timeout: float | None
+    most_weights: int | None
     objectives: tuple[str, ...]
     knee: bool
     finalists: int
@@ -120,6 +121,12 @@ def study_parser(
         metavar="N",
         help="retrainings of the winner, and of the report's best model beside it "
         "(default: %(default)s)",
+    )
+    add(
+        "--most-weights",
+        type=whole_number(1),
+        metavar="N",
+        help="skip networks of more trainable weights, the report's too (default: none is skipped)",
     )
     add(
         "--objectives",

@@ -20,7 +20,7 @@ from dl4ia.errors import first_line
 from dl4ia.notes import study_note, trial_note
 from dl4ia.selection import Selection
 from dl4ia.session import Session
-from dl4ia.study import FINISHED
+from dl4ia.study import ended_trials
 
 REMARKS = "\n\n---\n\n*Written by dl4ia; what you add below this line is kept.*"
 
@@ -53,7 +53,7 @@ def write_trial_note(session: Session, trial: FrozenTrial, run: str) -> None:
 def trials_without_note(study: optuna.Study) -> list[FrozenTrial]:
     """Finished trials whose note was cut off."""
     known = study._storage.get_study_system_attrs(study._study_id)
-    ended = study.get_trials(deepcopy=False, states=FINISHED)
+    ended = ended_trials(study)
     return [trial for trial in ended if f"dashboard:{trial._trial_id}:note_ver" not in known]
 
 

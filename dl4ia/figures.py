@@ -15,7 +15,7 @@ from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from dl4ia.ablation import effects_of
-from dl4ia.report import describe
+from dl4ia.findings import describe
 from dl4ia.selection import Selection
 from dl4ia.statistics import Estimate
 from dl4ia.study import first_value

@@ -6,9 +6,10 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia.ablation import Effect, ablate, turned_back
+from dl4ia.findings import describe, effect_line
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.repeats import Repeats, make_repeats
-from dl4ia.report import describe, effect_line, epoch_bar
+from dl4ia.report import epoch_bar
 from dl4ia.selection import Selection, best_trial, choose_finalists, select, without_finalists
 from dl4ia.session import Session
 from dl4ia.text import plural

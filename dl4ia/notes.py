@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia import report
+from dl4ia import findings
 from dl4ia.attributes import hidden, history_of
 from dl4ia.markdown import code, plain, table
 from dl4ia.pareto import pareto_front
@@ -39,7 +39,7 @@ def study_description(session: Session, selection: Selection | None) -> str:
 def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> str:
     """How a finished trial ended and what it is joined to; run: its own in MLflow."""
     known = trial.user_attrs
-    name = f"**{plain(report.describe(trial))}**"
+    name = f"**{plain(findings.describe(trial))}**"
     if "report_model" in known:
         name += ", one of the **report's models**"
     rows = [["seed", str(known.get("seed", "–"))]]
@@ -88,7 +88,7 @@ def _winner(session: Session, selection: Selection) -> list[str]:
         return []
     winner: dict[str, Any] = study.user_attrs["winner"]
     scores, trials = winner["metrics"], study.get_trials(deepcopy=False)
-    name = plain(report.describe(trials[winner["trial"]]))
+    name = plain(findings.describe(trials[winner["trial"]]))
     rows = [["", metric, "95 % interval"]]
     if selection.finalists:
         found = selection.estimate(selection.of(selection.winner))
@@ -99,12 +99,16 @@ def _winner(session: Session, selection: Selection) -> list[str]:
     if f"test_{metric}_sd" in scores:
         test += f" ± {scores[f'test_{metric}_sd']:.4f}"
     over = f"test, {plural(winner['images'], 'image')}"
-    rows.append([over, test, report.interval(scores, f"test_{metric}")])
+    rows.append([over, test, findings.interval(scores, f"test_{metric}")])
     if winner["compared_with"] is not None:
-        other = report.describe(trials[winner["compared_with"]])
+        other = findings.describe(trials[winner["compared_with"]])
         difference = f"{scores[f'difference_{metric}']:+.4f}"
         rows.append(
-            [f"test, minus {other}'s", difference, report.interval(scores, f"difference_{metric}")]
+            [
+                f"test, minus {other}'s",
+                difference,
+                findings.interval(scores, f"difference_{metric}"),
+            ]
         )
     openings = plural(len(study.user_attrs["test_openings"]), "time")
     return [
@@ -120,10 +124,10 @@ def _leaderboard(session: Session) -> list[str]:
     study, models = session.study, session.searched.REPORT_MODELS
     if not ranked_trials(study):
         return []
-    parts = ["## Leaderboard", table(report.leaderboard(study, session.task.metric, models))]
+    parts = ["## Leaderboard", table(findings.leaderboard(study, session.task.metric, models))]
     parts.append(plain(session.searched.REPORT_NOTE))
     if len(study.directions) > 1:
-        parts += ["## Pareto front", table(report.front_rows(study, pareto_front(study)))]
+        parts += ["## Pareto front", table(findings.front(study, pareto_front(study)))]
     return parts
 
 
@@ -135,7 +139,7 @@ def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
         "seeds that the search never used. What the search had promised beyond that is its "
         "*measured optimism*."
     )
-    return ["## Finalists", said, table(report.finalists(study, selection))]
+    return ["## Finalists", said, table(findings.finalists(study, selection))]
 
 
 def _data(session: Session) -> list[str]:

@@ -83,6 +83,7 @@ class Objective:
     seed: int
     device: torch.device
     environment: Mapping[str, str]
+    most_weights: int | None = None
     further: tuple[str, ...] = ()  # objectives besides the metric: "weights", "seconds" (an epoch)
     # Is shown what a trial that was trained to the end has made (of the last fold), while Optuna
     # still takes attributes of the trial.
@@ -123,6 +124,8 @@ class Objective:
         """Train the folds side by side, and yield each epoch's mean over them, and `Usage`.
 
         Where there is a `trial` it is told the number of weights, and `after_training` is called.
+        Raises TrialPruned, after saying so in the trial's attribute `skipped`, where it is of more
+        than `most_weights`: nothing is trained then.
         """
         trainings = []
         for number, split in enumerate(self.splits):
@@ -134,7 +137,11 @@ class Objective:
             )
             trainings.append(results)
         if trial is not None:
-            trial.set_user_attr("weights", weight_count(model))
+            weights = weight_count(model)
+            trial.set_user_attr("weights", weights)
+            if self.most_weights is not None and weights > self.most_weights:
+                trial.set_user_attr("skipped", f"{weights:,} weights, over {self.most_weights:,}")
+                raise optuna.TrialPruned("skipped")
         sizes = [len(split.validation) for split in self.splits]
         usage = Usage(self.device)
         for folds in zip(*trainings, strict=True):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from dl4ia import report
 from dl4ia.selection import best_value
-from dl4ia.study import FINISHED, finished_trials
+from dl4ia.study import ended_trials, finished_trials
 
 
 class Progress:
@@ -57,4 +57,4 @@ class Progress:
         self._bar.update(done - self._bar.n)
 
     def _ended(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=FINISHED)
+        return ended_trials(self._study)

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from dl4ia.notes import ending
 from dl4ia.records import repeat_record, study_record, trial_record
 from dl4ia.repeats import kept_repeats
-from dl4ia.study import FINISHED, Identity
+from dl4ia.study import Identity, ended_trials
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.tracking.writing import Tracker
 
@@ -56,7 +56,7 @@ def write_trials(
 
     after_trial: is given each and its run.
     """
-    for trial in recorded.study.get_trials(deepcopy=False, states=FINISHED):
+    for trial in ended_trials(recorded.study):
         if str(trial.number) not in written:
             record = trial_record(recorded.name, recorded.identity, trial)
             record = replace(record, description=ending(trial, recorded.identity.metric))

@@ -2,7 +2,7 @@
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from dl4ia.ablation import Effect, effects_of
+from dl4ia import findings
+from dl4ia.ablation import effects_of
 from dl4ia.attributes import history_of
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
-from dl4ia.study import finished_trials, first_value, is_interrupted
+from dl4ia.study import finished_trials, first_value
 from dl4ia.text import duration, plural, table
 
-LEADERS = 10
 WIDTH = 100  # characters of a line of prose
 
 
@@ -37,83 +37,14 @@ def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, l
     seconds = trial.duration.total_seconds() if trial.duration else 0.0
     record = "–" if best is None else f"{best:.4f}"
     return (
-        f"{done:>3}/{trials}  {value}  {describe(trial):<34} {epochs:>3} epochs {seconds:>5.0f} s  "
-        f"{outcome}  [best {record}, {duration(left)} left]"
+        f"{done:>3}/{trials}  {value}  {findings.describe(trial):<34} {epochs:>3} epochs "
+        f"{seconds:>5.0f} s  {outcome}  [best {record}, {duration(left)} left]"
     )
 
 
 def epoch_bar(epochs: int) -> tqdm:
     """Of what follows the search; none where the output is no terminal."""
     return tqdm(total=epochs, unit="epoch", disable=None, leave=False)
-
-
-def describe(trial: FrozenTrial) -> str:
-    """The named point, or the choices that say most."""
-    named = trial.user_attrs.get("point")
-    point = trial.params
-    short = " ".join(
-        str(point[name]) for name in ("architecture", "normalization", "optimizer") if name in point
-    )
-    return str(named) if named else short
-
-
-def leaderboard(
-    study: optuna.Study, metric: str, report_models: Iterable[str]
-) -> list[tuple[str, ...]]:
-    """Rows: the best trials, and every report model with its rank, or why it has none."""
-    pooled = f"val_{metric}_pooled"
-    ranked = ranked_trials(study)
-    has_pooled = any(pooled in history_of(trial) for trial in ranked)
-    rows = []
-    missing = dict.fromkeys(report_models, "not run")
-    for trial in study.get_trials(deepcopy=False):
-        label = trial.user_attrs.get("report_model")
-        if label in missing and "failure" in trial.user_attrs:
-            missing[label] = f"failed: {trial.user_attrs['failure']}"
-    for rank, trial in enumerate(ranked, start=1):
-        label = trial.user_attrs.get("report_model")
-        missing.pop(str(label), None)
-        if rank <= LEADERS or label:
-            scores = [f"{first_value(trial):.4f}"]
-            if has_pooled:
-                scores.append(f"{history_of(trial)[pooled][-1]:.4f}")
-            name = f"{label} (report)" if label else describe(trial)
-            weights = f"{trial.user_attrs['weights']:,}"
-            rows.append((str(rank), str(trial.number), *scores, weights, name))
-    header = ("rank", "trial", f"val {metric}", *["pooled"] * has_pooled, "weights", "model")
-    dashes = ("–",) * (len(header) - 1)
-    rows += [(*dashes, f"{label} (report), {why}") for label, why in missing.items()]
-    return [header, *rows]
-
-
-def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]]:
-    """Rows: each finalist's value in the search and over the repeats, and why it was given up."""
-    trials = study.get_trials(deepcopy=False)
-    header = ("trial", "search", "repeats", "mean", "SD", "95 % interval", "weights", "model")
-    rows: list[tuple[str, ...]] = [header]
-    for each in selection.finalists:
-        mean, deviation, interval = "–", "–", "–"
-        if each.values:
-            found = selection.estimate(each)
-            mean = f"{found.mean:.4f}"
-            if found.count > 1:
-                deviation = f"{found.deviation:.4f}"
-                interval = f"{found.low:.4f} to {found.high:.4f}"
-        model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
-        cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
-        rows.append((*cells, interval, f"{each.weights:,}", model))
-    return rows
-
-
-def front_rows(study: optuna.Study, front: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
-    """Rows: the Pareto front with the value of every objective; the knee is marked."""
-    rows: list[tuple[str, ...]] = [("trial", *(study.metric_names or ()), "model")]
-    knee = knee_point(front)
-    for trial in front:
-        costs = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in trial.values[1:]]
-        model = describe(trial) + (", the knee" if trial.number == knee.number else "")
-        rows.append((str(trial.number), f"{first_value(trial):.4f}", *costs, model))
-    return rows
 
 
 def front(study: optuna.Study, picture: Path) -> str:
@@ -123,7 +54,7 @@ def front(study: optuna.Study, picture: Path) -> str:
         "",
         f"Study {study.study_name}: the Pareto front, no trial beats these in every objective",
         "",
-        table(front_rows(study, found)),
+        table(findings.front(study, found)),
         "",
         f"Picture: {picture}",
         f"The same command with --knee retrains and scores trial {knee_point(found).number}.",
@@ -131,20 +62,11 @@ def front(study: optuna.Study, picture: Path) -> str:
     return "\n".join(lines)
 
 
-def effect_line(effect: Effect, held_out: float) -> str:
-    """One choice turned back, and what that costs."""
-    turned = f"{effect.name}: {effect.chosen} → {effect.turned_back}"
-    if effect.failure:
-        return f"{turned}  failed: {effect.failure}"
-    found = effect.estimate(held_out)
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
-
-
 def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
     """What is said when the time is over before the trials are."""
     lines = ["", f"The time is over, {plural(missing, 'trial')} before the end."]
     if ranked_trials(study):
-        lines += ["", table(leaderboard(study, metric, ()))]
+        lines += ["", table(findings.leaderboard(study, metric, ()))]
     done = len(finished_trials(study))
     lines += ["", f"The same command goes on; --trials {done} scores the best of these instead."]
     return "\n".join(lines)
@@ -162,20 +84,15 @@ def summary(
     tracking_uri: str,
 ) -> str:
     """The whole summary of a study that has a winner."""
-    trials = study.get_trials(deepcopy=False)
-    states = {state: sum(trial.state == state for trial in trials) for state in TrialState}
-    interrupted = sum(is_interrupted(trial) for trial in trials)
     winner: dict[str, Any] = study.user_attrs["winner"]
     openings = study.user_attrs["test_openings"]
     last = openings[-1]
     changes = " (with uncommitted changes)" if last["dirty"] == "True" else ""
     lines = [
         "",
-        f"Study {study.study_name}: {states[TrialState.COMPLETE]} trials completed, "
-        f"{states[TrialState.PRUNED]} pruned, {states[TrialState.FAIL] - interrupted} failed"
-        + (f"; {interrupted} interrupted and run again" if interrupted else ""),
+        f"Study {study.study_name}: {findings.states(study)}",
         "",
-        table(leaderboard(study, metric, searched.REPORT_MODELS)),
+        table(findings.leaderboard(study, metric, searched.REPORT_MODELS)),
         "",
         textwrap.fill(searched.REPORT_NOTE, WIDTH),
         *_finalist_lines(study, selection),
@@ -206,7 +123,7 @@ def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
     lines = [
         "",
         f"Finalists (up to {selection.repeats} fresh splits and seeds, the same for all)",
-        table(finalists(study, selection)),
+        table(findings.finalists(study, selection)),
         f"  measured optimism of the search: {winner.searched:.4f} - "
         f"{selection.estimate(winner).mean:.4f} = {optimism:.4f}",
     ]
@@ -227,7 +144,10 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
         "",
         f"Ablation: what each choice buys, turned back alone to {ablation['baseline']}'s (mean and "
         f"95 % interval over {ablation['repeats']} paired repeats)",
-        *(f"  {effect_line(effect, ablation['held_out'])}" for effect in effects_of(ablation)),
+        *(
+            f"  {findings.effect_line(effect, ablation['held_out'])}"
+            for effect in effects_of(ablation)
+        ),
     ]
 
 
@@ -259,20 +179,17 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
         f"95 % interval over {over} and seeds)",
         *_score_lines(metric, scores, "test"),
     ]
-    further = [name for name in test_metrics(scores) if not name.startswith(metric)]
+    further = [name for name in findings.test_metrics(scores) if not name.startswith(metric)]
     lines += [f"  {name} {_with_spread(scores, f'test_{name}')}" for name in further]
-    labels = {"ensemble": f"ensemble of the {plural(seeds, 'seed')}"}
-    labels["ensemble_averaged"] = labels["ensemble"] + ", mean over flips and quarter turns"
-    for suffix, label in labels.items():
-        for name in (metric, f"{metric}_pooled"):
-            if f"test_{name}_{suffix}" in scores:
-                value = scores[f"test_{name}_{suffix}"]
-                lines.append(f"  {name} {value:.4f}  ({label}; no single model)")
+    lines += [
+        f"  {name} {value:.4f}  ({label}; no single model)"
+        for name, label, value in findings.ensembles(winner, metric)
+    ]
     if winner["compared_with"] is not None:
         other = study.get_trials(deepcopy=False)[winner["compared_with"]]
         lines.append(
-            f"Against {describe(other)}, the report's best, retrained the same way (paired over "
-            f"{over})"
+            f"Against {findings.describe(other)}, the report's best, retrained the same way "
+            f"(paired over {over})"
         )
         for name in (metric, f"{metric}_pooled"):
             if f"difference_{name}" in scores:
@@ -283,18 +200,6 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
                     f"P(winner better) {scores[f'p_better_{name}']:.3f}"
                 )
     return lines
-
-
-def test_metrics(scores: Mapping[str, float]) -> list[str]:
-    """The test metrics' own names, without those of classes."""
-    tests = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
-    ends = ("_sd", "_low", "_high", "_ensemble", "_averaged")
-    return [name for name in tests if not name.endswith(ends) and "_seed_" not in name]
-
-
-def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
-    """The 95 % interval of one of a winner's scores; sign: "+" for a difference."""
-    return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
 
 
 def _with_spread(scores: Mapping[str, float], name: str) -> str:

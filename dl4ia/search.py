@@ -17,12 +17,13 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import InputError, TrialFailure
 from dl4ia.objective import Objective
-from dl4ia.study import counts, finished_trials, is_interrupted
+from dl4ia.study import counts, finished_trials, is_interrupted, is_skipped
 from dl4ia.turns import Turns
 
 MOST_ATTEMPTS = 3  # of a point whose process dies; it may be the point that kills it
+MOST_SKIPPED = 500
 WAIT = 0.5  # seconds between two looks, while others train the last trials
 CLAIM = "claim"
 
@@ -37,15 +38,26 @@ def search(
 ) -> None:
     """Run trials until `trials` of the study have finished, or `timeout` seconds have passed.
 
-    after_trial: is shown what this process has run.
+    after_trial: is shown what this process has run, but for skipped points; of these MOST_SKIPPED
+    in a row raise InputError.
     """
+    skipped = 0  # in a row
     end = None if timeout is None else time.monotonic() + timeout
     while end is None or time.monotonic() < end:
         with turns.take(CLAIM):
             trial = _claim(study, trials)
         if trial is not None:
             ended = _run(study, objective, trial)
-            if ended is not None:
+            if ended is not None and is_skipped(ended):
+                skipped += 1
+                if skipped == MOST_SKIPPED:
+                    raise InputError(
+                        f"--most-weights: the last {skipped} points had more (the last one "
+                        f"{ended.user_attrs['skipped']}); expected a number that networks of this "
+                        "search space can have: give another --study-name and more weights"
+                    )
+            elif ended is not None:
+                skipped = 0
                 after_trial(ended)
         elif len(finished_trials(study)) >= trials:
             return

@@ -145,6 +145,7 @@ def open_session(
         seed=arguments.seed,
         split_by=arguments.split_by,
         objectives=",".join(arguments.objectives),
+        most_weights=arguments.most_weights,
     )
     opening = Turns(storage, "all")  # one process at a time makes tables, whatever its study
     if exists(storage):
@@ -180,6 +181,7 @@ def open_session(
             arguments.seed,
             device,
             environment,
+            arguments.most_weights,
             arguments.objectives[1:],
         ),
     )

@@ -39,6 +39,7 @@ class Identity:
     # As in the studies recorded before there was a choice.
     split_by: str = "image"
     objectives: str = ""  # of several: their names, with commas between
+    most_weights: int | None = None
 
 
 class Sampler(optuna.samplers.TPESampler):
@@ -115,7 +116,8 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
     known = study.user_attrs.get("identity", {})
     if not known and not trials:
         return  # it was cut off while it was created
-    known = {"split_by": Identity.split_by, "objectives": Identity.objectives} | known
+    later = ("split_by", "objectives", "most_weights")  # fields that older studies lack
+    known = {name: getattr(Identity, name) for name in later} | known
     differences = [
         f"{key} is {known.get(key)!r} there and {value!r} here"
         for key, value in asdict(identity).items()
@@ -146,4 +148,15 @@ def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether it is one of `finished_trials`."""
-    return trial.state in FINISHED and not is_interrupted(trial)
+    return trial.state in FINISHED and not is_interrupted(trial) and not is_skipped(trial)
+
+
+def is_skipped(trial: FrozenTrial) -> bool:
+    """Whether its point was never trained, for it has more weights than the study is to have."""
+    return "skipped" in trial.user_attrs
+
+
+def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """All that were trained, to whatever end: those that count, and the interrupted."""
+    ended = study.get_trials(deepcopy=False, states=FINISHED)
+    return [trial for trial in ended if not is_skipped(trial)]

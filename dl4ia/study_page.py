@@ -5,25 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from dl4ia import figures, html
+from dl4ia import figures, findings, html
 from dl4ia.ablation import effects_of
 from dl4ia.attributes import hidden, history_of
 from dl4ia.pareto import pareto_front
-from dl4ia.report import (
-    describe,
-    effect_line,
-    finalists,
-    front_rows,
-    interval,
-    leaderboard,
-    test_metrics,
-)
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection
 from dl4ia.statistics import expected_best
-from dl4ia.study import RANDOM_TRIALS, first_value
+from dl4ia.study import RANDOM_TRIALS, first_value, is_skipped
 from dl4ia.text import plural, short
 
 MOST_IMPORTANT = 6  # hyperparameters that are drawn
@@ -44,7 +35,7 @@ def write_study_page(
         figures.scripts(),
         html.heading(study.study_name, 1),
         html.paragraph(
-            f"Winner: trial {winner['trial']}, {describe(_trial(study, winner['trial']))}, "
+            f"Winner: trial {winner['trial']}, {_name(study, winner['trial'])}, "
             f"{winner['weights']:,} weights. Chosen by validation alone; the test set was opened "
             f"{plural(len(study.user_attrs['test_openings']), 'time')}."
         ),
@@ -62,8 +53,8 @@ def write_study_page(
     html.write_page(file, study.study_name, parts)
 
 
-def _trial(study: optuna.Study, number: int) -> FrozenTrial:
-    return study.get_trials(deepcopy=False)[number]
+def _name(study: optuna.Study, number: int) -> str:
+    return findings.describe(study.get_trials(deepcopy=False)[number])
 
 
 def _headline(
@@ -75,16 +66,16 @@ def _headline(
         (
             f"{scores[f'test_{metric}']:.4f}{spread}",
             f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
-            f"{interval(scores, f'test_{metric}')}",
+            f"{findings.interval(scores, f'test_{metric}')}",
         )
     ]
     if winner["compared_with"] is not None:
-        name = describe(_trial(study, winner["compared_with"]))
+        name = _name(study, winner["compared_with"])
         tiles.append(
             (
                 f"{scores[f'difference_{metric}']:+.4f}",
                 f"against {name}, the report's best, retrained the same way; 95 % interval "
-                f"{interval(scores, f'difference_{metric}', '+')}; "
+                f"{findings.interval(scores, f'difference_{metric}', '+')}; "
                 f"P(winner better) {scores[f'p_better_{metric}']:.3f}",
             )
         )
@@ -107,9 +98,14 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
     other = winner["compared_with"]
     header = ["metric", "mean", "SD", "95 % interval"]
     if other is not None:
-        header += [describe(_trial(study, other)), "difference", "95 % interval", "P(better)"]
+        header += [
+            _name(study, other),
+            "difference",
+            "95 % interval",
+            "P(better)",
+        ]
     rows = [header]
-    for name in test_metrics(scores):
+    for name in findings.test_metrics(scores):
         row = [name, f"{scores[f'test_{name}']:.4f}", *_cells(scores, f"test_{name}")]
         if other is not None:
             row += ["–"] * 4
@@ -117,7 +113,7 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
                 row[4:] = [
                     f"{scores[f'report_{name}']:.4f}",
                     f"{scores[f'difference_{name}']:+.4f}",
-                    interval(scores, f"difference_{name}", "+"),
+                    findings.interval(scores, f"difference_{name}", "+"),
                     f"{scores[f'p_better_{name}']:.3f}",
                 ]
         rows.append(row)
@@ -133,22 +129,15 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
         ),
         html.table(rows),
     ]
-    ensembles = [["no single model", metric]]
-    for suffix, label in (
-        ("ensemble", f"ensemble of the {plural(winner['seeds'], 'seed')}"),
-        ("ensemble_averaged", "the same, averaged over flips and quarter turns"),
-    ):
-        for name in (metric, f"{metric}_pooled"):
-            if f"test_{name}_{suffix}" in scores:
-                value = f"{scores[f'test_{name}_{suffix}']:.4f}"
-                pooled = " (pooled)" if name != metric else ""
-                ensembles.append([label + pooled, value])
+    ensembles = [["no single model", "metric", "value"]]
+    for name, label, value in findings.ensembles(winner, metric):
+        ensembles.append([label, name, f"{value:.4f}"])
     return [*parts, "<p></p>", html.table(ensembles)] if len(ensembles) > 1 else parts
 
 
 def _cells(scores: dict[str, float], name: str) -> list[str]:
     deviation = f"{scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else "–"
-    return [deviation, interval(scores, name) if f"{name}_low" in scores else "–"]
+    return [deviation, findings.interval(scores, name) if f"{name}_low" in scores else "–"]
 
 
 def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
@@ -162,7 +151,7 @@ def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[s
             "used, the same for all; the best mean wins. Intervals: corrected resampled t "
             "(Nadeau and Bengio 2003), since trainings share images."
         ),
-        html.table(finalists(study, selection), "last"),
+        html.table(findings.finalists(study, selection), "last"),
         figures.fragment(figures.finalists(study, selection, metric)),
     ]
     if selection.simpler is not None:
@@ -178,19 +167,17 @@ def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[s
 
 def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation: str) -> list[str]:
     trials = study.get_trials(deepcopy=False)
-    states = {
-        state: sum(trial.state == state for trial in trials)
-        for state in (TrialState.COMPLETE, TrialState.PRUNED)
-    }
     return [
         html.heading("Search"),
         html.paragraph(
-            f"{states[TrialState.COMPLETE]} trials completed, {states[TrialState.PRUNED]} pruned; "
-            f"a trial's value is the validation {metric} ({validation}) at the end of training."
+            f"{findings.states(study)}; a trial's value is the validation {metric} ({validation}) "
+            "at the end of training."
         ),
-        html.table(leaderboard(study, metric, searched.REPORT_MODELS), "last"),
+        html.table(findings.leaderboard(study, metric, searched.REPORT_MODELS), "last"),
         html.paragraph(searched.REPORT_NOTE),
-        figures.fragment(figures.history(trials, metric, [describe(trial) for trial in trials])),
+        figures.fragment(
+            figures.history(trials, metric, [findings.describe(trial) for trial in trials])
+        ),
     ]
 
 
@@ -204,7 +191,7 @@ def _front(study: optuna.Study, winner: dict[str, Any]) -> list[str]:
             "The trials that no other beats in every objective. The knee is the nearest to the "
             "best of each (weights and seconds by their logarithms); it was retrained and scored."
         ),
-        html.table(front_rows(study, pareto_front(study)), "last"),
+        html.table(findings.front(study, pareto_front(study)), "last"),
     ]
 
 
@@ -239,7 +226,7 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
     if ablation.get("trial") != winner:
         return []
     effects = effects_of(ablation)
-    failed = [effect_line(each, ablation["held_out"]) for each in effects if each.failure]
+    failed = [findings.effect_line(each, ablation["held_out"]) for each in effects if each.failure]
     rows = [["choice", "winner", ablation["baseline"], "effect", "95 % interval"]]
     for each in effects:
         if not each.failure:
@@ -277,11 +264,10 @@ def _budget(study: optuna.Study, metric: str) -> list[str]:
 
 def random_values(study: optuna.Study, metric: str) -> list[float]:
     """Of the trials that were drawn before the sampler began to model; pruned: the last seen."""
-    values = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        if "point" not in trial.user_attrs:
-            values.append(history_of(trial)[f"val_{metric}"][-1])
-    return values[:RANDOM_TRIALS]
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    drawn = [trial for trial in trials if "point" not in trial.user_attrs][:RANDOM_TRIALS]
+    column = f"val_{metric}"
+    return [history_of(trial)[column][-1] for trial in drawn if not is_skipped(trial)]
 
 
 def _pictures(winner: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from dl4ia.finalists import (
     run_ablation,
     run_finalists,
 )
+from dl4ia.findings import describe
 from dl4ia.keeper import OFTEN, Keeper
 from dl4ia.notes import study_description
 from dl4ia.pareto import pareto_front
@@ -34,7 +35,7 @@ from dl4ia.search import search
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, best_value
 from dl4ia.session import Length, Session, open_session
-from dl4ia.study import FINISHED, finished_trials
+from dl4ia.study import ended_trials, finished_trials
 from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
 from dl4ia.tracking.runs import Status
@@ -100,7 +101,7 @@ def _is_complete(session: Session) -> bool:
     """Whether there is nothing left to do but to print the summary."""
     if len(finished_trials(session.study)) < session.arguments.trials:
         return False
-    ended = session.study.get_trials(deepcopy=False, states=FINISHED)
+    ended = ended_trials(session.study)
     tracked = session.tracker.find(session.name, "trial").keys()
     if not {str(trial.number) for trial in ended} <= tracked:
         return False
@@ -179,7 +180,7 @@ def _draw_front(session: Session) -> None:
     draw_front(
         [(trial.values[0], trial.values[1]) for trial in completed],
         [
-            (trial.values[0], trial.values[1], report.describe(trial))
+            (trial.values[0], trial.values[1], describe(trial))
             for trial in pareto_front(session.study)
         ],
         (names[0], names[1]),

@@ -47,6 +47,7 @@ ORDER = [
     "records",
     "evaluation",
     "scoring",
+    "findings",
     "report",
     "figures",
     "study_page",
@@ -130,9 +131,9 @@ def test_training_and_models_know_nothing_of_optuna() -> None:
     knowing = importers("optuna")
     assert knowing == {"attributes.py", "objective.py", "storage.py", "study.py", "search.py",
                        "pareto.py", "repeats.py", "selection.py", "records.py", "evaluation.py",
-                       "finalists.py", "report.py", "session.py", "winner.py", "figures.py",
-                       "study_page.py", "notes.py", "recording.py", "dashboard.py", "progress.py",
-                       "workflow.py", "console/sync.py"}  # fmt: skip
+                       "finalists.py", "findings.py", "report.py", "session.py", "winner.py",
+                       "figures.py", "study_page.py", "notes.py", "recording.py", "dashboard.py",
+                       "progress.py", "workflow.py", "console/sync.py"}  # fmt: skip
 
 
 def test_search_spaces_import_the_search_space_alone() -> None:

@@ -16,7 +16,7 @@ from dl4ia.errors import TrialFailure
 from dl4ia.objective import Objective, derive_seed, train_point
 from dl4ia.search_space import Space, choice, integer, real
 from dl4ia.segmentation import SegmentationTask
-from dl4ia.study import is_interrupted
+from dl4ia.study import counts, is_interrupted, is_skipped
 
 CPU = torch.device("cpu")
 EPOCHS = 3
@@ -163,6 +163,17 @@ def test_what_was_trained_to_the_end_is_shown(dataset: Dataset) -> None:
     assert shown == [(0, trial.value, tuple("efgh"))]
     run(objective, POINT, pruner=optuna.pruners.ThresholdPruner(lower=1.1))
     assert len(shown) == 1
+
+
+def test_what_has_too_many_weights_is_not_trained(dataset: Dataset) -> None:
+    whole = run(make_objective(dataset), POINT)[0].user_attrs["weights"]
+    limited = replace(make_objective(dataset), most_weights=whole - 1)
+    (trial,) = run(limited, POINT)
+    assert trial.state == TrialState.PRUNED and is_skipped(trial) and not counts(trial)
+    assert trial.user_attrs["skipped"] == f"{whole:,} weights, over {whole - 1:,}"
+    assert not trial.intermediate_values and not history_of(trial)
+    (kept,) = run(replace(limited, most_weights=whole), POINT)
+    assert kept.state == TrialState.COMPLETE and counts(kept)
 
 
 def test_a_failure_is_recorded_and_the_study_goes_on(dataset: Dataset) -> None:

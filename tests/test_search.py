@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
-from dl4ia.errors import TrialFailure
-from dl4ia.search import MOST_ATTEMPTS
-from dl4ia.study import finished_trials, is_interrupted
+from dl4ia.errors import InputError, TrialFailure
+from dl4ia.search import MOST_ATTEMPTS, MOST_SKIPPED
+from dl4ia.study import ended_trials, finished_trials, is_interrupted, is_skipped
 
 __all__ = ["storage"]  # a fixture
 WORKER = Path(__file__).with_name("small_search.py")
@@ -49,6 +49,40 @@ def test_failures_count_and_interruptions_run_again(storage: optuna.storages.RDB
     assert again.params == REFERENCE["second"]
     assert (again.user_attrs["retry_of"], again.user_attrs["seed"]) == (1, 7)
     assert [trial.number for trial in begin(storage).trials] == [0, 1, 2]  # once, not on each start
+
+
+def test_points_of_too_many_weights_are_skipped_and_do_not_count(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    """As many trials as were asked for are trained besides."""
+    study = begin(storage)
+
+    def weigh(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.params["kind"] == "a":
+            trial.set_user_attr("skipped", "5 weights, over 4")
+            raise optuna.TrialPruned("skipped")
+        return value
+
+    shown = run(study, 6, weigh)
+    trained = [trial.number for trial in finished_trials(study)]
+    assert len(trained) == 6 and shown == trained == [each.number for each in ended_trials(study)]
+    skipped = [trial for trial in study.trials if is_skipped(trial)]
+    assert skipped[0].user_attrs["report_model"] == "first"
+    assert len(skipped) + 6 == len(study.trials)
+    assert {trial.params["kind"] for trial in finished_trials(study)} == {"b"}
+
+
+def test_a_limit_that_nothing_keeps_is_a_mistake(storage: optuna.storages.RDBStorage) -> None:
+    study = begin(storage)
+
+    def skip(trial: optuna.Trial) -> float:
+        trial.set_user_attr("skipped", "5 weights, over 4")
+        raise optuna.TrialPruned("skipped")
+
+    with pytest.raises(InputError, match=r"--most-weights: the last 500 points .* 5 weights, over"):
+        run(study, 1, skip)
+    assert len(study.trials) == MOST_SKIPPED == 500 and not finished_trials(study)
 
 
 def test_a_killed_trial_is_failed_and_its_point_run_again(

@@ -1,0 +1,137 @@
+"""What a study found, as rows and lines for every reader: terminal, page and dashboard."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.ablation import Effect
+from dl4ia.attributes import history_of
+from dl4ia.pareto import knee_point
+from dl4ia.selection import Selection, ranked_trials
+from dl4ia.study import first_value, is_interrupted, is_skipped
+
+LEADERS = 10
+
+
+def describe(trial: FrozenTrial) -> str:
+    """The named point, or the choices that say most."""
+    named = trial.user_attrs.get("point")
+    point = trial.params
+    short = " ".join(
+        str(point[name]) for name in ("architecture", "normalization", "optimizer") if name in point
+    )
+    return str(named) if named else short
+
+
+def leaderboard(
+    study: optuna.Study, metric: str, report_models: Iterable[str]
+) -> list[tuple[str, ...]]:
+    """Rows: the best trials, and every report model with its rank, or why it has none."""
+    pooled = f"val_{metric}_pooled"
+    ranked = ranked_trials(study)
+    has_pooled = any(pooled in history_of(trial) for trial in ranked)
+    rows = []
+    missing = dict.fromkeys(report_models, "not run")
+    for trial in study.get_trials(deepcopy=False):
+        label = trial.user_attrs.get("report_model")
+        if label in missing and "failure" in trial.user_attrs:
+            missing[label] = f"failed: {trial.user_attrs['failure']}"
+        elif label in missing and is_skipped(trial):
+            missing[label] = f"skipped: {trial.user_attrs['skipped']}"
+    for rank, trial in enumerate(ranked, start=1):
+        label = trial.user_attrs.get("report_model")
+        missing.pop(str(label), None)
+        if rank <= LEADERS or label:
+            scores = [f"{first_value(trial):.4f}"]
+            if has_pooled:
+                scores.append(f"{history_of(trial)[pooled][-1]:.4f}")
+            name = f"{label} (report)" if label else describe(trial)
+            weights = f"{trial.user_attrs['weights']:,}"
+            rows.append((str(rank), str(trial.number), *scores, weights, name))
+    header = ("rank", "trial", f"val {metric}", *["pooled"] * has_pooled, "weights", "model")
+    dashes = ("–",) * (len(header) - 1)
+    rows += [(*dashes, f"{label} (report), {why}") for label, why in missing.items()]
+    return [header, *rows]
+
+
+def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]]:
+    """Rows: each finalist's value in the search and over the repeats, and why it was given up."""
+    trials = study.get_trials(deepcopy=False)
+    header = ("trial", "search", "repeats", "mean", "SD", "95 % interval", "weights", "model")
+    rows: list[tuple[str, ...]] = [header]
+    for each in selection.finalists:
+        mean, deviation, interval = "–", "–", "–"
+        if each.values:
+            found = selection.estimate(each)
+            mean = f"{found.mean:.4f}"
+            if found.count > 1:
+                deviation = f"{found.deviation:.4f}"
+                interval = f"{found.low:.4f} to {found.high:.4f}"
+        model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
+        cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
+        rows.append((*cells, interval, f"{each.weights:,}", model))
+    return rows
+
+
+def front(study: optuna.Study, front: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
+    """Rows: the Pareto front with the value of every objective; the knee is marked."""
+    rows: list[tuple[str, ...]] = [("trial", *(study.metric_names or ()), "model")]
+    knee = knee_point(front)
+    for trial in front:
+        costs = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in trial.values[1:]]
+        model = describe(trial) + (", the knee" if trial.number == knee.number else "")
+        rows.append((str(trial.number), f"{first_value(trial):.4f}", *costs, model))
+    return rows
+
+
+def effect_line(effect: Effect, held_out: float) -> str:
+    """One choice turned back, and what that costs."""
+    turned = f"{effect.name}: {effect.chosen} → {effect.turned_back}"
+    if effect.failure:
+        return f"{turned}  failed: {effect.failure}"
+    found = effect.estimate(held_out)
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
+
+
+def test_metrics(scores: Mapping[str, float]) -> list[str]:
+    """The test metrics' own names, without those of classes."""
+    tests = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
+    ends = ("_sd", "_low", "_high", "_ensemble", "_averaged")
+    return [name for name in tests if not name.endswith(ends) and "_seed_" not in name]
+
+
+def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
+    """The 95 % interval of one of a winner's scores; sign: "+" for a difference."""
+    return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
+
+
+def ensembles(winner: Mapping[str, Any], metric: str) -> list[tuple[str, str, float]]:
+    """A metric's name, of what that is no single model, and its value on the test images."""
+    one = winner["seeds"] == 1
+    of_seeds = "" if one else f"ensemble of the {winner['seeds']} seeds, "
+    labels = {} if one else {"ensemble": of_seeds.removesuffix(", ")}
+    labels["ensemble_averaged"] = f"{of_seeds}mean over flips and quarter turns"
+    scores = winner["metrics"]
+    return [
+        (name, label, scores[f"test_{name}_{suffix}"])
+        for suffix, label in labels.items()
+        for name in (metric, f"{metric}_pooled")
+        if f"test_{name}_{suffix}" in scores
+    ]
+
+
+def states(study: optuna.Study) -> str:
+    """How many trials were completed, pruned, failed, interrupted and skipped, in words."""
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if not is_skipped(trial)]
+    skipped = len(every) - len(trials)
+    counts = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+    interrupted = sum(is_interrupted(trial) for trial in trials)
+    words = (
+        f"{counts[TrialState.COMPLETE]} trials completed, {counts[TrialState.PRUNED]} pruned, "
+        f"{counts[TrialState.FAIL] - interrupted} failed"
+    )
+    words += f"; {interrupted} interrupted and run again" if interrupted else ""
+    return words + (f"; {skipped} skipped, of too many weights" if skipped else "")
