@@ -175,7 +175,7 @@ TABLES = [
         "At the boundary the U-Net is no better than the encoder-decoder: both surface Dices are "
         "within a standard deviation of each other. The ResNet is, with twice the weights. Nothing "
         "is seen of its residual connections, neither at the end nor in the epochs before "
-        "(Figure 19): the network is not deep enough to need them.",
+        "(Figure 19).",
     ),
 ]
 
