@@ -198,7 +198,7 @@ def _front(study: optuna.Study, winner: dict[str, Any]) -> list[str]:
 def _choices(study: optuna.Study, metric: str) -> list[str]:
     """Importances, and the trials over what matters most."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # of experimental features, and of constant parameters
         try:
             # Optuna takes a target to be better where it is lower.
             target = (lambda trial: -first_value(trial)) if len(study.directions) > 1 else None
