@@ -65,9 +65,8 @@ def turned_back(
 
 
 def ablate(
-    space: Space,
     winner: Mapping[str, Any],
-    known: Sequence[Mapping[str, Any]],
+    turned: Mapping[str, Point],
     repeats: Repeats,
     label: str,
     after_epoch: Callable[[], object],
@@ -75,11 +74,11 @@ def ablate(
 ) -> list[Effect]:
     """The effect of each choice of `winner`, largest first; those that failed last.
 
-    label: the winner's, for MLflow's runs. Raises TrialFailure where the winner itself fails.
+    turned: of `turned_back`. label: the winner's, for MLflow's runs. Raises TrialFailure where the winner itself fails.
     """
     values = [repeats.value(winner, number, label, after_epoch) for number in range(len(repeats))]
     effects = []
-    for name, point in turned_back(space, winner, known).items():
+    for name, point in turned.items():
         differences, failure = [], ""
         try:
             for number, value in enumerate(values):

@@ -65,10 +65,9 @@ def run_ablation(session: Session, selection: Selection) -> None:
     winner = session.study.get_trials(deepcopy=False)[selection.winner].params
     models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
     known = [models[session.searched.BASELINE], *models.values()]
-    space, repeats = session.searched.SPACE, _repeats(session)
-    choices = len(turned_back(space, winner, known))
+    turned, repeats = turned_back(session.searched.SPACE, winner, known), _repeats(session)
     print(
-        f"\nAblation: {plural(choices, 'choice')} of trial {selection.winner} turned back to "
+        f"\nAblation: {plural(len(turned), 'choice')} of trial {selection.winner} turned back to "
         f"{session.searched.BASELINE}'s, {len(repeats)} repeats each",
         flush=True,
     )
@@ -76,9 +75,9 @@ def run_ablation(session: Session, selection: Selection) -> None:
     def after_effect(effect: Effect) -> None:
         tqdm.write("  " + effect_line(effect, repeats.held_out))
 
-    with epoch_bar((choices + 1) * len(repeats) * session.identity.epochs) as bar:
+    with epoch_bar((len(turned) + 1) * len(repeats) * session.identity.epochs) as bar:
         label = f"trial {selection.winner}"
-        effects = ablate(space, winner, known, repeats, label, bar.update, after_effect)
+        effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
     record = {
         "trial": selection.winner,
         "repeats": len(repeats),

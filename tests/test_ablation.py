@@ -78,9 +78,8 @@ class Additive:
 def test_effects_are_paired_over_repeats() -> None:
     repeats = Additive()
     effects = ablate(
-        SPACE,
         WINNER,
-        [BASELINE],
+        turned_back(SPACE, WINNER, [BASELINE]),
         repeats,  # type: ignore[arg-type]
         "trial 7",
         lambda: None,
