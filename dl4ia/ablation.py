@@ -74,7 +74,8 @@ def ablate(
 ) -> list[Effect]:
     """The effect of each choice of `winner`, largest first; those that failed last.
 
-    turned: of `turned_back`. label: the winner's, for MLflow's runs. Raises TrialFailure where the winner itself fails.
+    turned: of `turned_back`. label: the winner's, for MLflow's runs. Raises TrialFailure where the
+    winner itself fails.
     """
     values = [repeats.value(winner, number, label, after_epoch) for number in range(len(repeats))]
     effects = []
