@@ -32,6 +32,7 @@ from dl4ia.search_space import Point, SpaceModule
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.task import Task
 from dl4ia.training.losses import make_loss
+from dl4ia.training.optimization import schedule_factor
 from search_spaces import classification, segmentation
 
 Epoch = tuple[float, float]  # seconds, and the validation part's score
@@ -115,7 +116,11 @@ class Glands(Dataset[tuple[Tensor, Tensor]]):
             scale = 1 + 0.3 * amount
             steps.append(
                 v2.RandomAffine(
-                    45 * amount, (0.1 * amount, 0.1 * amount), (1 / scale, scale), 11 * amount
+                    45 * amount,
+                    (0.1 * amount, 0.1 * amount),
+                    (1 / scale, scale),
+                    11 * amount,
+                    interpolation=v2.InterpolationMode.BILINEAR,
                 )
             )
         if point and point["elastic"] > 0:
@@ -181,13 +186,9 @@ def train_plainly(
     optimizer = kind[point["optimizer"]](model.parameters(), point["learning_rate"], **decay)
     loss = make_loss(point.get("loss", "cross_entropy"), point.get("label_smoothing", 0.0))
     steps = epochs * len(train)
-    scheduler = {
-        "constant": lambda: torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
-        "cosine": lambda: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps),
-        "one_cycle": lambda: torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, point["learning_rate"], steps, cycle_momentum=False, final_div_factor=1e6
-        ),
-    }[point["schedule"]]()
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: schedule_factor(point["schedule"], min(step, steps - 1), steps)
+    )
     for _ in range(epochs):
         start = time.perf_counter()
         model.train()
