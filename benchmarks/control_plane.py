@@ -54,7 +54,6 @@ def finished(space: Any, count: int) -> Iterator[Any]:
 
 def fill(study: Any, trials: list[Any]) -> None:
     """Add finished trials, a table at a time: one by one they would take Optuna minutes."""
-    import json
     from datetime import datetime
 
     from optuna.distributions import distribution_to_json
@@ -101,14 +100,6 @@ def fill(study: Any, trials: list[Any]) -> None:
                 for known, trial in pairs
             ],
         )
-        yield (
-            models.TrialUserAttributeModel,
-            [
-                {"trial_id": known, "key": name, "value_json": json.dumps(value)}
-                for known, trial in pairs
-                for name, value in trial.user_attrs.items()
-            ],
-        )
 
     rows = [
         {
@@ -126,8 +117,7 @@ def fill(study: Any, trials: list[Any]) -> None:
         new = select(models.TrialModel.trial_id).where(of_study, models.TrialModel.number >= first)
         ids = [row[0] for row in connection.execute(new.order_by(models.TrialModel.number))]
         for model, values_of in tables(ids):
-            if values_of:
-                connection.execute(insert(model.__table__), values_of)
+            connection.execute(insert(model.__table__), values_of)
 
 
 def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], float]:

@@ -22,7 +22,9 @@ POINTS = {"digits": ["exercise_1_4", "modern_cnn"], "glands": ["unet", "modern_u
 WAYS = {"dl4ia": None, "usual way": 0, "usual way, 2 workers": 2}  # of the DataLoader
 
 
-def epochs_of(way: str, task: str, folder: Path | None, name: str, seed: int) -> Iterator[str]:
+def epochs_of(
+    way: str, task: str, folder: Path | None, name: str, seed: int, epochs: int
+) -> Iterator[str]:
     """Train the point `name`; a line an epoch: seconds, and the validation part's score."""
     workers = WAYS[way]
     if workers is None:
@@ -38,14 +40,14 @@ def epochs_of(way: str, task: str, folder: Path | None, name: str, seed: int) ->
     point, parts = material.points[name], (material.train, material.validation)
     if workers is None:
         cpu = torch.device("cpu")
-        _, results = train_point(material.task, point, *parts, EPOCHS[task], seed, cpu)
+        _, results = train_point(material.task, point, *parts, epochs, seed, cpu)
         for result in results:
             yield f"{result['seconds']} {result['val_' + material.task.metric]}"
     else:
         torch.manual_seed(seed)
         model = in_torchs_layers(material.task.build(point, material.train))
         loaders = material.loaders(point, workers)
-        for seconds, score in train_plainly(model, loaders, point, EPOCHS[task]):
+        for seconds, score in train_plainly(model, loaders, point, epochs):
             yield f"{seconds} {score}"
 
 
@@ -55,12 +57,14 @@ def main() -> None:
     parser.add_argument("task", choices=tuple(POINTS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
     parser.add_argument("--points", nargs="+", metavar="NAME", help="of the search space")
+    parser.add_argument("--epochs", type=int, help="default: 4 of digits, 30 of glands")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each (default: 2)")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a way, a point and a seed
     arguments = parser.parse_args()
+    count = arguments.epochs or EPOCHS[arguments.task]
     if arguments.one:
         way, name, seed = arguments.one
-        epochs = epochs_of(way, arguments.task, arguments.data, name, int(seed))
+        epochs = epochs_of(way, arguments.task, arguments.data, name, int(seed), count)
         for _ in sys.stdin:  # a line asks for an epoch
             print(next(epochs), flush=True)
         return
@@ -70,7 +74,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             processes = {way: start(way, name, seed) for way in WAYS}
             last: dict[str, float] = {}  # the score after the last epoch
-            for _ in range(EPOCHS[arguments.task]):
+            for _ in range(count):
                 for way, process in processes.items():
                     taken, last[way] = ask(process)
                     seconds[way].append(taken)

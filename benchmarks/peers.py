@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms, tv_tensors
@@ -81,15 +80,8 @@ def open_material(task: str, folder: Path | None) -> Material:
 class PlainUNet(UNet):
     """Without what dl4ia does for the speed of its gradients."""
 
-    def forward(self, features: Tensor) -> Tensor:
-        skipped: list[Tensor] = []
-        for number, level in enumerate(self.encoder):
-            features = level(F.max_pool2d(features, 2) if number else features)
-            skipped.append(features)
-        skipped.pop()
-        for up, level in zip(self.ups, self.decoder, strict=True):
-            features = level(torch.cat([up(features), skipped.pop()], dim=1))
-        return self.head(features)  # type: ignore[no-any-return]
+    def join(self, features: Tensor, skipped: Tensor) -> Tensor:
+        return torch.cat([features, skipped], dim=1)
 
 
 def in_torchs_layers(model: nn.Module) -> nn.Module:
@@ -102,6 +94,17 @@ def in_torchs_layers(model: nn.Module) -> nn.Module:
     return model
 
 
+def affine(amount: float) -> dict[str, Any]:
+    """The search space's strength as torchvision's arguments."""
+    scale = 1 + 0.3 * amount
+    return {
+        "degrees": 45 * amount,
+        "translate": (0.1 * amount, 0.1 * amount),
+        "scale": (1 / scale, scale),
+        "shear": math.degrees(0.2 * amount),
+    }
+
+
 class Glands(Dataset[tuple[Tensor, Tensor]]):
     """Images and labels as tensors, augmented one by one as a training point says."""
 
@@ -112,17 +115,8 @@ class Glands(Dataset[tuple[Tensor, Tensor]]):
         if point and point["augmentation"] == "flips_and_quarter_turns":
             steps += [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()]
         if point and point["affine"] > 0:
-            amount = point["affine"]
-            scale = 1 + 0.3 * amount
-            steps.append(
-                v2.RandomAffine(
-                    45 * amount,
-                    (0.1 * amount, 0.1 * amount),
-                    (1 / scale, scale),
-                    11 * amount,
-                    interpolation=v2.InterpolationMode.BILINEAR,
-                )
-            )
+            bilinear = v2.InterpolationMode.BILINEAR
+            steps.append(v2.RandomAffine(**affine(point["affine"]), interpolation=bilinear))
         if point and point["elastic"] > 0:
             steps.append(v2.ElasticTransform(40.0 * point["elastic"]))
         self.transform = v2.Compose(steps) if steps else None
@@ -155,14 +149,7 @@ def digit_loaders(folder: Path, split: Split, point: Mapping[str, Any], workers:
     """Of torchvision's MNIST in `folder`."""
     steps: list[Any] = []
     if point["affine"] > 0:
-        amount = point["affine"]
-        scale = 1 + 0.3 * amount
-        shift = 0.1 * amount
-        steps.append(
-            transforms.RandomAffine(
-                45 * amount, (shift, shift), (1 / scale, scale), math.degrees(0.2 * amount)
-            )
-        )
+        steps.append(transforms.RandomAffine(**affine(point["affine"])))
     augmented = transforms.Compose([*steps, transforms.ToTensor()])
     shown = datasets.MNIST(folder, train=True, transform=augmented)
     scored = datasets.MNIST(folder, train=True, transform=transforms.ToTensor())

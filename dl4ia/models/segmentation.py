@@ -112,11 +112,14 @@ class UNet(nn.Module):
             skipped.append(features)
         skipped.pop()
         for up, level in zip(self.ups, self.decoder, strict=True):
-            features = up(features)
-            if features.requires_grad:
-                features.register_hook(dense)
-            features = level(torch.cat([features, skipped.pop()], dim=1))
+            features = level(self.join(up(features), skipped.pop()))
         return self.head(features)
+
+    def join(self, features: Tensor, skipped: Tensor) -> Tensor:
+        """The channels of both, with a gradient that is quick to go back."""
+        if features.requires_grad:
+            features.register_hook(dense)
+        return torch.cat([features, skipped], dim=1)
 
 
 class ResNet(nn.Sequential):
