@@ -33,6 +33,13 @@ def tune_process() -> None:
             library.mallopt(option, value)
 
 
+def usable_cores() -> list[int]:
+    """The numbers of the processor's cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def git_state() -> dict[str, str]:
     """commit (40 digits, or "unknown" outside a checkout) and dirty ("True" with changes)."""
     folder = Path(__file__).parent
@@ -59,7 +66,7 @@ def describe_environment() -> dict[str, str]:
         **versions,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
+        "cores": str(len(usable_cores())),
     }
 
 

@@ -6,7 +6,7 @@ go of both when their holder dies, so nothing stays locked.
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy
@@ -67,6 +67,7 @@ class Turns:
         key = int.from_bytes(digest[:8], "big", signed=True)
         function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
         lock = sqlalchemy.text(f"SELECT {function}(:key)")
+        unlock = sqlalchemy.text("SELECT pg_advisory_unlock(:key)")
 
         def ask() -> tuple[sqlalchemy.Connection, bool]:
             connection = self._engine.connect()
@@ -81,4 +82,7 @@ class Turns:
         try:
             yield mine
         finally:
-            connection.close()  # and with it the lock; without complaint where the server is away
+            if mine:  # at once: of a connection that is closed the server hears a little later
+                with suppress(sqlalchemy.exc.DBAPIError):  # or else the server is away
+                    connection.execute(unlock, {"key": key})
+            connection.close()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from dl4ia.environment import CORES
+from dl4ia.environment import CORES, usable_cores
 from dl4ia.errors import InputError
 from dl4ia.text import plural
 
@@ -30,7 +30,7 @@ def default_count(device: str, gpus: int) -> int:
 
     On two cores two workers of one thread each were no faster than one of two (see benchmarks/).
     """
-    return gpus if device == "cuda" else max(1, len(_usable_cores()) // CORES_A_WORKER)
+    return gpus if device == "cuda" else max(1, len(usable_cores()) // CORES_A_WORKER)
 
 
 class Deaths:
@@ -71,7 +71,7 @@ class Workers:
     def __init__(self, count: int, logs: Path, gpus: int) -> None:
         """logs: a folder for what they print. gpus: how many to deal out; 0: processor cores."""
         self._logs, self._gpus = logs, gpus
-        self._cores = _shares(_usable_cores(), count)
+        self._cores = _shares(usable_cores(), count)
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
         self._deaths = Deaths(MOST_DEATHS)
 
@@ -146,12 +146,6 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _usable_cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
 
 
 def _shares(cores: Sequence[int], count: int) -> list[list[int]]:
