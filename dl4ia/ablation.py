@@ -77,13 +77,15 @@ def ablate(
     turned: of `turned_back`. label: the winner's, for MLflow's runs. Raises TrialFailure where the
     winner itself fails.
     """
+    labels = {name: f"{label}, {name} turned back" for name in turned}
+    points = {label: winner} | {labels[name]: point for name, point in turned.items()}
+    repeats.prepare(points, range(len(repeats)))
     values = [repeats.value(winner, number, label, after_epoch) for number in range(len(repeats))]
     effects = []
     for name, point in turned.items():
-        differences, failure = [], ""
+        differences, failure, without = [], "", labels[name]
         try:
             for number, value in enumerate(values):
-                without = f"{label}, {name} turned back"
                 differences.append(value - repeats.value(point, number, without, after_epoch))
         except TrialFailure as error:
             failure = str(error)

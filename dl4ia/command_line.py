@@ -43,6 +43,7 @@ class StudyArguments:
     ray: str | None
     gpus_per_worker: float | None
     worker: bool
+    jobs: Path | None
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -173,9 +174,9 @@ def study_parser(
         "--workers",
         type=whole_number(1),
         metavar="N",
-        help="processes that train trials at once, each on its share of the cores or a GPU of its "
-        "own; the same command may run several times too, also on other machines with --storage "
-        "postgresql://… (default: one a GPU, or one for every four cores)",
+        help="processes that train at once, each on its share of the cores or a GPU of its own; "
+        "the same command may run several times too, also on other machines with --storage "
+        "postgresql://… (default: one a GPU, or one for every four cores, of digits every core)",
     )
     add(
         "--ray",
@@ -190,6 +191,7 @@ def study_parser(
         help="with --ray: of a GPU, or several, e.g. 0.25 (default: 1 with --device cuda, or 0)",
     )
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # is one of these
+    add("--jobs", type=Path, help=argparse.SUPPRESS)  # in this folder, instead of trials
     add(
         "--timeout",
         type=_seconds,

@@ -1,12 +1,15 @@
 """What follows the search: the finalists' repeats, and the ablation of who won them."""
 
 from dataclasses import asdict
+from functools import partial
 
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia.ablation import Effect, ablate, turned_back
+from dl4ia.ahead import train_ahead
 from dl4ia.findings import describe, effect_line
+from dl4ia.jobs import Job
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.repeats import Repeats, make_repeats
 from dl4ia.report import epoch_bar
@@ -95,7 +98,13 @@ def ablation_is_done(session: Session, selection: Selection) -> bool:
     return (known.get("trial"), known.get("repeats")) == wanted
 
 
+def train_repeat(session: Session, job: Job) -> None:
+    """One of those that `Repeats.prepare` asks for."""
+    _repeats(session).value(job["point"], job["number"], job["label"], lambda: None)
+
+
 def _repeats(session: Session) -> Repeats:
     by_patient = session.arguments.split_by == "patient"
     groups = session.dataset.groups if by_patient else None
-    return make_repeats(session.study, session.objective, session.arguments.repeats, groups)
+    count, ahead = session.arguments.repeats, partial(train_ahead, session, "repeat")
+    return make_repeats(session.study, session.objective, count, groups, ahead)

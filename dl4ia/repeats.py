@@ -6,7 +6,7 @@ kept in the study and is not trained again.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ import optuna
 
 from dl4ia.data.splits import DEFAULT_PARTS, Split, make_splits
 from dl4ia.errors import TrialFailure
+from dl4ia.jobs import Job
 from dl4ia.objective import Objective, derive_seed
 
 KEPT = "repeat "  # how a study's attributes begin that hold a training
@@ -27,6 +28,7 @@ class Repeats:
     study: optuna.Study
     objective: Objective  # its task, data, length and device; its own splits are the search's
     splits: tuple[Split, ...]
+    train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None  # several at once
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -37,6 +39,20 @@ class Repeats:
         validation = sum(len(split.validation) for split in self.splits)
         return validation / sum(len(split.train) for split in self.splits)
 
+    def prepare(self, points: Mapping[str, Mapping[str, Any]], numbers: Iterable[int]) -> None:
+        """Whatever is missing of `points`, by their labels, on repeats `numbers`: train it ahead.
+
+        Each job has what `value` is then asked for.
+        """
+        kept = kept_repeats(self.study)
+        jobs = [
+            {"point": dict(point), "number": number, "label": label}
+            for number in numbers
+            for label, point in points.items()
+            if _key(point, number) not in kept
+        ]
+        self.train_ahead(jobs)
+
     def value(
         self, point: Mapping[str, Any], number: int, label: str, after_epoch: Callable[[], object]
     ) -> float:
@@ -45,7 +61,7 @@ class Repeats:
         label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
         as well.
         """
-        key = f"{KEPT}{number} of {_digest(point)}"
+        key = _key(point, number)
         kept = kept_repeats(self.study).get(key)
         if kept is None:
             kept = self._train(point, number, after_epoch) | {"label": label}
@@ -86,7 +102,11 @@ def kept_repeats(study: optuna.Study) -> dict[str, dict[str, Any]]:
 
 
 def make_repeats(
-    study: optuna.Study, objective: Objective, count: int, groups: tuple[str, ...] | None
+    study: optuna.Study,
+    objective: Objective,
+    count: int,
+    groups: tuple[str, ...] | None,
+    train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None,
 ) -> Repeats:
     """`count` repeats: the five folds of a fresh partition of the training data, then of another.
 
@@ -98,7 +118,7 @@ def make_repeats(
     while len(splits) < count:
         seed = derive_seed(objective.seed, "repeats", len(splits) // DEFAULT_PARTS)
         splits += make_splits(strata, DEFAULT_PARTS, seed, groups)
-    return Repeats(study, objective, tuple(splits[:count]))
+    return Repeats(study, objective, tuple(splits[:count]), train_ahead)
 
 
 def repeat_seed(study_seed: int, number: int) -> int:
@@ -106,5 +126,6 @@ def repeat_seed(study_seed: int, number: int) -> int:
     return derive_seed(study_seed, "repeat", number)
 
 
-def _digest(point: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(point), sort_keys=True).encode()).hexdigest()[:12]
+def _key(point: Mapping[str, Any], number: int) -> str:
+    digest = hashlib.sha256(json.dumps(dict(point), sort_keys=True).encode()).hexdigest()[:12]
+    return f"{KEPT}{number} of {digest}"

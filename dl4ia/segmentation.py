@@ -31,6 +31,7 @@ class SegmentationTask:
     name = "segmentation"
     metric = "dice"
     classes: tuple[str, ...] = ("background", "gland")
+    cores_a_worker = 4
     trains_in_low_precision = True
 
     def strata(self, dataset: Dataset) -> np.ndarray:

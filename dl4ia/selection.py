@@ -142,9 +142,11 @@ def select(
     values: dict[int, list[float]] = {trial.number: [] for trial in trials}
     given_up: dict[int, str] = {}
     for number in range(len(repeats)):
-        for trial in [trial for trial in trials if trial.number not in given_up]:
+        left = [trial for trial in trials if trial.number not in given_up]
+        repeats.prepare({_label(trial): trial.params for trial in left}, [number])
+        for trial in left:
             try:
-                value = repeats.value(trial.params, number, f"trial {trial.number}", after_epoch)
+                value = repeats.value(trial.params, number, _label(trial), after_epoch)
             except TrialFailure as failure:
                 given_up[trial.number] = f"failed on repeat {number + 1}: {failure}"
                 continue
@@ -169,6 +171,10 @@ def select(
     ]
     report = [trial.number for trial in trials if "report_model" in trial.user_attrs]
     return _decide(finalists, report, len(repeats), repeats.held_out)
+
+
+def _label(trial: FrozenTrial) -> str:
+    return f"trial {trial.number}"
 
 
 def _decide(

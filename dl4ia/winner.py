@@ -1,7 +1,7 @@
 """The winner of a finished search: retrained, scored once, pictured, registered."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -13,8 +13,10 @@ import torch
 from optuna.trial import FrozenTrial
 
 from dl4ia import evaluation, pictures
+from dl4ia.ahead import train_ahead
 from dl4ia.attributes import history_of
 from dl4ia.errors import InputError, TrialFailure, first_line
+from dl4ia.jobs import Job
 from dl4ia.records import winner_record
 from dl4ia.report import epoch_bar
 from dl4ia.scoring import score, summary, table
@@ -38,6 +40,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     candidate = evaluation.Candidate(trial.number, seeds, epochs)
     evaluation.check_test_lock(study, candidate, session.arguments.reopen_test)
     start = datetime.now()
+    _train_ahead(session, selection)
     history = _validation_history(session, trial)
     retrainings = _retrain(session, trial.number, trial.params, seeds, epochs)
     others = _retrain_report_model(session, selection)
@@ -109,20 +112,64 @@ def _validation_history(session: Session, trial: FrozenTrial) -> dict[str, list[
     epochs = session.retraining_epochs
     if epochs == session.identity.epochs:
         return history_of(trial)
-    kept = session.study.user_attrs.get("validation", {})
-    if (kept.get("trial"), kept.get("epochs")) != (trial.number, epochs):
+    kept = _kept_validation(session, trial)
+    if kept is None:
         print(f"\nValidating trial {trial.number} over {epochs} epochs", flush=True)
         with epoch_bar(epochs) as bar, retraining_of(trial.number):
-            objective = replace(session.objective, epochs=epochs)
-            results = []
-            for result in objective.results(trial.params, trial.user_attrs["seed"]):
-                results.append(result)
-                bar.update()
-        history = {name: [result[name] for result in results] for name in results[0]}
-        kept = {"trial": trial.number, "epochs": epochs, "history": history}
-        session.study.set_user_attr("validation", kept)
-    found: dict[str, list[float]] = kept["history"]
-    return found
+            kept = _validate(session, trial, bar.update)
+    return kept
+
+
+def _kept_validation(session: Session, trial: FrozenTrial) -> dict[str, list[float]] | None:
+    kept = session.study.user_attrs.get("validation", {})
+    known = (kept.get("trial"), kept.get("epochs"))
+    return kept["history"] if known == (trial.number, session.retraining_epochs) else None
+
+
+def _validate(
+    session: Session, trial: FrozenTrial, after_epoch: Callable[[], object]
+) -> dict[str, list[float]]:
+    """The trial over the retrainings' length; its epochs are kept in the study."""
+    objective = replace(session.objective, epochs=session.retraining_epochs)
+    results = []
+    for result in objective.results(trial.params, trial.user_attrs["seed"]):
+        results.append(result)
+        after_epoch()
+    history = {name: [result[name] for result in results] for name in results[0]}
+    kept = {"trial": trial.number, "epochs": session.retraining_epochs, "history": history}
+    session.study.set_user_attr("validation", kept)
+    return history
+
+
+def _train_ahead(session: Session, selection: Selection) -> None:
+    """Whatever is missing of all that the winner's score needs."""
+    trials = session.study.get_trials(deepcopy=False)
+    winner, report, epochs = selection.winner, selection.report_model, session.retraining_epochs
+    jobs: list[Job] = [
+        {"trial": number, "number": seed, "point": trials[number].params}
+        for seed in range(session.arguments.seeds)
+        for number in dict.fromkeys([winner, winner if report is None else report])
+        if not _file(session, number, seed).exists()
+    ]
+    is_longer = epochs != session.identity.epochs
+    if is_longer and _kept_validation(session, trials[winner]) is None:
+        jobs.insert(0, {"trial": winner})
+    if jobs:
+        print(f"\nTraining for the winner's score: {epochs} epochs each", flush=True)
+        train_ahead(session, "winner", jobs)
+
+
+def train_for_winner(session: Session, job: Job) -> None:
+    """A retraining of trial `trial` from seed `number`, or, without one, its validation."""
+    if "number" in job:
+        trial, number = job["trial"], job["number"]
+        _retraining(session, trial, job["point"], number, session.retraining_epochs, _nothing)
+    else:
+        _validate(session, session.study.get_trials(deepcopy=False)[job["trial"]], _nothing)
+
+
+def _nothing() -> None:
+    pass
 
 
 def winner_is_tracked(session: Session) -> bool:
@@ -160,26 +207,40 @@ def _retrain(
     session: Session, trial: int, point: dict[str, Any], seeds: int, epochs: int
 ) -> list[evaluation.Retraining]:
     """The first `seeds` retrainings, read from their files where they are there."""
-    files = [_folder(session, trial) / f"seed_{number}.pt" for number in range(seeds)]
-    if not all(file.exists() for file in files):
+    if not all(_file(session, trial, number).exists() for number in range(seeds)):
         images = f"all {len(session.dataset)} training images"
         length = f"{epochs} epochs, {plural(seeds, 'seed')}"
         print(f"\nRetraining trial {trial} on {images}, {length}", flush=True)
     with epoch_bar(seeds * epochs) as bar, retraining_of(trial):
         return [
-            evaluation.retrain(
-                session.task,
-                point,
-                session.dataset,
-                epochs,
-                evaluation.retraining_seed(session.identity.seed, trial, number),
-                session.objective.device,
-                session.environment["commit"],
-                file,
-                bar.update,
-            )
-            for number, file in enumerate(files)
+            _retraining(session, trial, point, number, epochs, bar.update)
+            for number in range(seeds)
         ]
+
+
+def _retraining(
+    session: Session,
+    trial: int,
+    point: dict[str, Any],
+    number: int,
+    epochs: int,
+    after_epoch: Callable[[], object],
+) -> evaluation.Retraining:
+    return evaluation.retrain(
+        session.task,
+        point,
+        session.dataset,
+        epochs,
+        evaluation.retraining_seed(session.identity.seed, trial, number),
+        session.objective.device,
+        session.environment["commit"],
+        _file(session, trial, number),
+        after_epoch,
+    )
+
+
+def _file(session: Session, trial: int, seed: int) -> Path:
+    return _folder(session, trial) / f"seed_{seed}.pt"
 
 
 def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:

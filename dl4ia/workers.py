@@ -1,4 +1,4 @@
-"""Worker processes: the same command again, as one that only trains trials.
+"""Worker processes: the same command again, as one that only trains.
 
 Each has its share of the processor's cores, or a GPU, to itself. One that dies is replaced; its
 trial is claimed again by whoever finds it dead. All end when the process that started them does.
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
+
 from dl4ia.environment import CORES, usable_cores
 from dl4ia.errors import InputError
 from dl4ia.text import plural
@@ -22,15 +24,15 @@ FLAG = "--worker"
 GRACE = 5.0  # seconds that a worker has to end by itself
 MOST_DEATHS = 5  # in a row, without a trial that finished between them
 MISTAKE = 2  # exit status after a user's mistake
-CORES_A_WORKER = 4  # by default
+MEMORY = 3 << 30  # bytes that a worker may need on a processor
 
 
-def default_count(device: str, gpus: int) -> int:
-    """A worker a GPU; on the processor one for every four cores.
-
-    On two cores two workers of one thread each were no faster than one of two (see benchmarks/).
-    """
-    return gpus if device == "cuda" else max(1, len(usable_cores()) // CORES_A_WORKER)
+def default_count(device: str, gpus: int, cores_a_worker: int) -> int:
+    """A worker a GPU; on the processor one for so many cores, as far as the memory reaches."""
+    if device == "cuda":
+        return gpus
+    most = psutil.virtual_memory().available // MEMORY
+    return max(1, min(len(usable_cores()) // cores_a_worker, most))
 
 
 class Deaths:
@@ -61,16 +63,19 @@ class Deaths:
 
 
 def worker_command() -> list[str]:
-    """This very command, as one that only trains trials."""
+    """This very command, as one that only trains."""
     return [sys.executable, *sys.argv, FLAG]
 
 
 class Workers:
     """So many processes, from `with` on until its end."""
 
-    def __init__(self, count: int, logs: Path, gpus: int) -> None:
-        """logs: a folder for what they print. gpus: how many to deal out; 0: processor cores."""
-        self._logs, self._gpus = logs, gpus
+    def __init__(self, count: int, logs: Path, gpus: int, flags: Sequence[str] = ()) -> None:
+        """logs: a folder for what they print. gpus: how many to deal out; 0: processor cores.
+
+        flags: of the command besides its own.
+        """
+        self._logs, self._gpus, self._flags = logs, gpus, flags
         self._cores = _shares(usable_cores(), count)
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
         self._deaths = Deaths(MOST_DEATHS)
@@ -122,7 +127,7 @@ class Workers:
             environment["CUDA_VISIBLE_DEVICES"] = str(number % self._gpus)
         with self._log(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
-                worker_command(),
+                [*worker_command(), *self._flags],
                 stdin=subprocess.PIPE,  # its end tells the worker that this process has ended
                 stdout=log,
                 stderr=log,

@@ -8,13 +8,12 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import dashboard, report
 from dl4ia.addresses import hide_password
-from dl4ia.cluster import RayWorkers
+from dl4ia.ahead import open_workers, work_ahead, worker_count
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Source
 from dl4ia.errors import InputError, first_line
@@ -23,6 +22,7 @@ from dl4ia.finalists import (
     current_selection,
     run_ablation,
     run_finalists,
+    train_repeat,
 )
 from dl4ia.findings import describe
 from dl4ia.keeper import OFTEN, Keeper
@@ -41,8 +41,14 @@ from dl4ia.task import Task
 from dl4ia.tracking.runs import Status
 from dl4ia.tracking.writing import TrackingError
 from dl4ia.turns import KEEP
-from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
-from dl4ia.workers import Workers, default_count, end_with_parent
+from dl4ia.winner import (
+    score_winner,
+    track_winner,
+    train_for_winner,
+    winner_is_scored,
+    winner_is_tracked,
+)
+from dl4ia.workers import end_with_parent
 
 
 def run_study(
@@ -56,7 +62,7 @@ def run_study(
     try:
         if arguments.worker:
             end_with_parent()
-            _train(session, lambda trial: None)
+            _work(session)
             return
         if not _is_complete(session):
             _run(session)
@@ -95,6 +101,15 @@ def run_study(
             session.tracking_uri,
         )
     )
+
+
+def _work(session: Session) -> None:
+    """As one of several workers: what is asked for, or trials."""
+    if session.arguments.jobs:
+        ways = {"repeat": train_repeat, "winner": train_for_winner}
+        work_ahead(session.arguments.jobs, {kind: partial(ways[kind], session) for kind in ways})
+    else:
+        _train(session, lambda trial: None)
 
 
 def _is_complete(session: Session) -> bool:
@@ -212,11 +227,11 @@ def run_search(session: Session, keeper: Keeper | None) -> None:
             progress.show(trial)
             look()
 
-        count = min(_worker_count(session), progress.missing)
+        count = min(worker_count(session), progress.missing)
         if count < 2 and not session.arguments.ray:
             _train(session, after_trial)
             return
-        with _workers(session, count) as workers:
+        with open_workers(session, count) as workers:
             at_work = True
             while at_work:
                 time.sleep(OFTEN)
@@ -224,15 +239,6 @@ def run_search(session: Session, keeper: Keeper | None) -> None:
                 at_work = workers.mend(bool(new))
                 for trial in new or progress.new_trials():
                     after_trial(trial)
-
-
-def _workers(session: Session, count: int) -> Workers | RayWorkers:
-    arguments, gpus = session.arguments, _gpus(session)
-    if arguments.ray:
-        share = arguments.gpus_per_worker
-        return RayWorkers(arguments.ray, count, min(1, gpus) if share is None else share)
-    logs = arguments.out / "artifacts" / session.name / "workers"
-    return Workers(count, logs, gpus)
 
 
 def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None:
@@ -248,12 +254,3 @@ def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None
         session.turns,
         after_trial,
     )
-
-
-def _worker_count(session: Session) -> int:
-    device = session.objective.device.type
-    return session.arguments.workers or default_count(device, _gpus(session))
-
-
-def _gpus(session: Session) -> int:
-    return torch.cuda.device_count() if session.objective.device.type == "cuda" else 0

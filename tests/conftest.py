@@ -61,6 +61,7 @@ def write_class_folder(folder: Path, train: int = 8, test: int = 4) -> Path:
 def run_study(folder: Path, script: str, *flags: str) -> Path:
     """The shortest whole study with a winner, run in `folder`."""
     words = ["--trials", "9", "--epochs", "1", "--finalists", "1", "--repeats", "2", "--seeds", "1"]
+    words += ["--workers", "1"]  # several are not worth their start
     command = [sys.executable, str(ROOT / "studies" / script), *words, *flags]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

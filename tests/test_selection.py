@@ -53,6 +53,9 @@ class Known:
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
+    def prepare(self, *_: object) -> None:
+        pass
+
     def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
         self.trained.append((point["x"], number))
         found = self.values[point["x"]][number]

@@ -1,0 +1,91 @@
+"""Jobs that several processes share, and trainings that several workers do ahead."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import torch
+from conftest import ROOT, write_gland_folder
+
+from dl4ia.jobs import jobs_done, put_jobs, take_jobs
+from dl4ia.repeats import kept_repeats
+
+SPAWN = multiprocessing.get_context("spawn")
+COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
+           "--trials", "9", "--epochs", "3", "--retraining-epochs", "4", "--finalists", "3",
+           "--repeats", "3", "--seeds", "2", "--ablate"]  # fmt: skip
+
+
+def work(folder: Path, name: str) -> None:
+    for job in take_jobs(folder):
+        time.sleep(0.01)
+        with (folder / name).open("a", encoding="utf-8") as log:
+            log.write(f"{job['number']}\n")
+
+
+def die(folder: Path) -> None:
+    for job in take_jobs(folder):
+        if job["number"] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_each_job_is_done_once(tmp_path: Path) -> None:
+    put_jobs(tmp_path, [{"number": number} for number in range(100)])
+    names = ("one.txt", "two.txt", "three.txt")
+    processes = [SPAWN.Process(target=work, args=(tmp_path, name)) for name in names]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    did = [(tmp_path / name).read_text().split() for name in names if (tmp_path / name).exists()]
+    assert sorted(int(number) for each in did for number in each) == list(range(100))
+    assert jobs_done(tmp_path) == 100
+    assert not list(take_jobs(tmp_path))
+
+
+def test_a_job_whose_process_dies_is_done_by_another(tmp_path: Path) -> None:
+    put_jobs(tmp_path, [{"number": number} for number in range(3)])
+    process = SPAWN.Process(target=die, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and jobs_done(tmp_path) == 1
+    assert [job["number"] for job in take_jobs(tmp_path)] == [1, 2]
+
+
+def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -> None:
+    """The named models in their order, and so the same finalists, repeats, winner and weights."""
+    studies, weights, outputs = [], [], []
+    for count in ("1", "2"):
+        folder = tmp_path / count
+        write_gland_folder(folder / "Tiny Glands")
+        ended = subprocess.run(
+            [*COMMAND, "--workers", count],
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},  # two threads would round sums otherwise
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        outputs.append(ended.stdout)
+        storage = f"sqlite:///{folder}/mlruns/optuna.db"
+        studies.append(optuna.load_study(study_name="segmentation-tiny-glands", storage=storage))
+        weights.append(torch.load(next(folder.rglob("seed_1.pt")), weights_only=True)["weights"])
+    assert "at once" not in outputs[0] and "trainings, 2 at once" in outputs[1]
+    one, two = (
+        {key: kept["history"]["val_dice"] for key, kept in kept_repeats(study).items()}
+        for study in studies
+    )
+    assert one == two and len(one) >= 9
+    for name in ("selection", "ablation"):
+        assert studies[0].user_attrs[name] == studies[1].user_attrs[name]
+    scores = [study.user_attrs["winner"]["metrics"] for study in studies]
+    assert scores[0]["test_dice"] == scores[1]["test_dice"]
+    validations = [study.user_attrs["validation"]["history"]["val_dice"] for study in studies]
+    assert validations[0] == validations[1] and len(validations[0]) == 4
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
