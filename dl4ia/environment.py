@@ -66,8 +66,19 @@ def describe_environment() -> dict[str, str]:
         **versions,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
         "cores": str(len(usable_cores())),
     }
+
+
+def _processor() -> str:
+    """What it calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # no Linux
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown"
 
 
 def this_process() -> dict[str, str | float]:

@@ -6,11 +6,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.ablation import Effect
+from dl4ia.ablation import Effect, effects_of
 from dl4ia.attributes import history_of
 from dl4ia.pareto import knee_point
 from dl4ia.selection import Selection, ranked_trials
 from dl4ia.study import first_value, is_interrupted, is_skipped
+from dl4ia.text import short
 
 LEADERS = 10
 
@@ -94,6 +95,20 @@ def effect_line(effect: Effect, held_out: float) -> str:
         return f"{turned}  failed: {effect.failure}"
     found = effect.estimate(held_out)
     return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
+
+
+def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows: what each choice buys; ablation: the study's attribute. Without those that failed."""
+    rows: list[tuple[str, ...]] = [
+        ("choice", "winner", str(ablation["baseline"]), "effect", "95 % interval")
+    ]
+    for each in effects_of(ablation):
+        if not each.failure:
+            found = each.estimate(ablation["held_out"])
+            between = f"{found.low:+.4f} to {found.high:+.4f}"
+            cells = (each.name, short(each.chosen), short(each.turned_back))
+            rows.append((*cells, f"{found.mean:+.4f}", between))
+    return rows
 
 
 def test_metrics(scores: Mapping[str, float]) -> list[str]:

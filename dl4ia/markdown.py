@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from dl4ia.errors import InputError
 
 # What Markdown or HTML may take for its own. MLflow's pages know fewer escapes than CommonMark,
 # which the dashboard's follow: the rest is written as an entity.
@@ -21,6 +24,31 @@ def _escaped(found: re.Match[str]) -> str:
 def code(text: str) -> str:
     """What is to be copied: verbatim, unless it has a backtick of its own."""
     return plain(text) if "`" in text or "\n" in text else f"`{text}`"
+
+
+def around_marks(file: Path, name: str) -> tuple[str, str]:
+    """A text up to its mark `<!-- name: begin -->`, and from `<!-- name: end -->` on.
+
+    Raises InputError where the marks, or the file, are missing.
+    """
+    first, last = (f"<!-- {name}: {end} -->" for end in ("begin", "end"))
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise InputError(
+            f"--readme {file}: expected a text with the lines {first} and {last}; add them where "
+            "the table is to be"
+        )
+    return before + begin, end + after
+
+
+def write_between_marks(file: Path, name: str, text: str) -> None:
+    """Replace what stands between the marks of `file`; raises InputError as `around_marks`."""
+    before, after = around_marks(file, name)
+    unfinished = file.with_suffix(".part")
+    unfinished.write_text("\n".join([before, text, after]), encoding="utf-8")
+    unfinished.replace(file)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.addresses import exists
+from dl4ia.addresses import check_has_study, exists, hide_password
 from dl4ia.errors import InputError
 from dl4ia.objective import derive_seed
 from dl4ia.search_space import SpaceModule, check_point
@@ -60,6 +60,25 @@ class Sampler(optuna.samplers.TPESampler):
             self._rng.rng.seed(seed)
             self._random_sampler._rng.rng.seed(seed)
         super().before_trial(study, trial)
+
+
+def find_study(url: str, name: str) -> optuna.Study:
+    """The study `name` in the database at `url`, to be read.
+
+    Raises InputError where there is none, or it is not one of ours.
+    """
+    check_has_study(url)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = open_storage(url)
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        raise InputError(
+            f"{hide_password(url)}: no study {name!r}; expected one of {', '.join(names)}"
+        )
+    study = optuna.load_study(study_name=name, storage=storage)
+    if "identity" not in study.user_attrs:
+        raise InputError(f"study {name!r}: is none of dl4ia's; expected one of a studies/ script")
+    return study
 
 
 def open_study(

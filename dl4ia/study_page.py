@@ -227,21 +227,13 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
         return []
     effects = effects_of(ablation)
     failed = [findings.effect_line(each, ablation["held_out"]) for each in effects if each.failure]
-    rows = [["choice", "winner", ablation["baseline"], "effect", "95 % interval"]]
-    for each in effects:
-        if not each.failure:
-            found = each.estimate(ablation["held_out"])
-            rows.append(
-                [each.name, short(each.chosen), short(each.turned_back), f"{found.mean:+.4f}",
-                 f"{found.low:+.4f} to {found.high:+.4f}"]
-            )  # fmt: skip
     return [
         html.heading("What each choice buys"),
         html.paragraph(
             f"The winner's validation {metric} minus that with one choice turned back to "
             f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds."
         ),
-        html.table(rows),
+        html.table(findings.effects(ablation)),
         figures.fragment(figures.ablation(ablation, metric)),
         *map(html.paragraph, failed),
     ]

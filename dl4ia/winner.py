@@ -17,6 +17,7 @@ from dl4ia.ahead import train_ahead
 from dl4ia.attributes import history_of
 from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.jobs import Job
+from dl4ia.process import this_command
 from dl4ia.records import winner_record
 from dl4ia.report import epoch_bar
 from dl4ia.scoring import score, summary, table
@@ -68,6 +69,7 @@ def score_winner(session: Session, selection: Selection) -> None:
         "patients": len(set(test.groups)) if test.groups else None,
         "compared_with": selection.report_model if others else None,
         "retrainings": histories,
+        "command": this_command(),
         "commits": sorted({retraining.commit for retraining in retrainings}),
         "test_fingerprint": test.fingerprint(),
         "start": start.isoformat(),

@@ -1,7 +1,5 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -29,6 +27,7 @@ from dl4ia.keeper import OFTEN, Keeper
 from dl4ia.notes import study_description
 from dl4ia.pareto import pareto_front
 from dl4ia.pictures import draw_front
+from dl4ia.process import this_command
 from dl4ia.progress import Progress
 from dl4ia.recording import open_parent, repeats_are_written, write_repeats
 from dl4ia.search import search
@@ -213,7 +212,7 @@ def _write_page(session: Session, selection: Selection) -> Path:
         session.task.metric,
         session.searched,
         session.validation,
-        " ".join(["python", *map(shlex.quote, sys.argv)]),
+        this_command(),
     )
     return page
 

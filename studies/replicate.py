@@ -29,10 +29,11 @@ def run(flags: argparse.Namespace) -> None:
     from report_tables import ILLUSTRATIONS, TABLES
 
     from dl4ia.addresses import check_folder, check_tracking
+    from dl4ia.markdown import around_marks
     from dl4ia.replication.benches import open_bench
     from dl4ia.replication.run import (
         EXPERIMENT,
-        around_marks,
+        MARK,
         kept_outcomes,
         replicate,
         write_into,
@@ -48,7 +49,7 @@ def run(flags: argparse.Namespace) -> None:
         tables = [table.shortened(QUICK_EPOCHS) for table in tables]
         name, images = f"{EXPERIMENT}-quick", QUICK_IMAGES
     if flags.readme:
-        around_marks(flags.readme)
+        around_marks(flags.readme, MARK)
     check_folder(flags.out)
     uri = flags.tracking_uri or f"sqlite:///{flags.out / 'mlflow.db'}"
     check_tracking(uri)

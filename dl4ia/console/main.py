@@ -169,6 +169,46 @@ def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -
     )
 
 
+@commands.command()
+@click.argument("study")
+@click.option(
+    "-o",
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default="results",
+    show_default=True,
+    help="A folder of all studies' results.",
+)
+@click.option(
+    "--readme",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a table of all studies in DIR between its marks <!-- results: begin --> and "
+    "<!-- results: end --> too.",
+)
+@written
+@storage
+def results(study: str, folder: Path, readme: Path | None, out: Path, storage: str | None) -> None:
+    """Write what STUDY found into DIR/STUDY, small files to keep, compare and publish.
+
+    README.md (command, machine, commit, tables), study.json (the same for programs), and as CSV the
+    trials, the finalists' repeats, the ablation and every test metric. No images, no weights.
+    """
+    from dl4ia.console.results import write_results
+    from dl4ia.console.results_page import summary_table
+    from dl4ia.markdown import around_marks, write_between_marks
+
+    if readme is not None:
+        around_marks(readme, "results")
+    files = write_results(study, storage or f"sqlite:///{out / 'optuna.db'}", folder)
+    if readme is not None:
+        write_between_marks(readme, "results", summary_table(folder))
+        files.append(readme)
+    click.echo("Written: " + ", ".join(map(str, files)))
+
+
 @commands.group(no_args_is_help=False)
 def data() -> None:
     """Prepare images for a study."""

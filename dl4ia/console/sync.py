@@ -5,12 +5,11 @@ from pathlib import Path
 
 import optuna
 
-from dl4ia.addresses import check_has_study, check_tracking, hide_password
+from dl4ia.addresses import check_tracking
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
 from dl4ia.recording import open_parent, write_repeats, write_trials
-from dl4ia.storage import open_storage
-from dl4ia.study import Identity
+from dl4ia.study import Identity, find_study
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, Status
 from dl4ia.tracking.writing import Tracker
@@ -35,18 +34,8 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
     The winner is left to the study's own command, which has the images that its model is exported
     with. Raises InputError where there is no such study, or another process is writing it.
     """
-    check_has_study(storage)
     check_tracking(tracking_uri)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    opened = open_storage(storage)
-    names = optuna.get_all_study_names(opened)
-    if name not in names:
-        raise InputError(
-            f"{hide_password(storage)}: no study {name!r}; expected one of {', '.join(names)}"
-        )
-    study = optuna.load_study(study_name=name, storage=opened)
-    if "identity" not in study.user_attrs:
-        raise InputError(f"study {name!r}: is none of dl4ia's; expected one of a studies/ script")
+    study = find_study(storage, name)
     identity = Identity(**study.user_attrs["identity"])
     known = {"name": identity.data, "digest": identity.data_fingerprint, "source": identity.data,
              "profile": identity.preparation, "context": "training"}  # fmt: skip

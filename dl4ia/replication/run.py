@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dl4ia.errors import InputError, TrialFailure, first_line
+from dl4ia.markdown import write_between_marks
 from dl4ia.pictures import draw_confusion, draw_misclassified
 from dl4ia.replication.figures import Figure, draw_histories, draw_side_by_side
 from dl4ia.replication.page import write_page
@@ -18,7 +19,7 @@ from dl4ia.tracking.runs import DatasetRecord, RunRecord
 from dl4ia.tracking.writing import Tracker, TrackingError
 
 EXPERIMENT = "replication"
-BEGIN, END = "<!-- replication: begin -->", "<!-- replication: end -->"
+MARK = "replication"  # of the short table in a text
 
 Benches = Mapping[str, Bench]  # name of a task -> where its trainings are run
 Outcomes = dict[str, list[Outcome]]  # name of a training -> one a seed
@@ -122,29 +123,10 @@ def write_reports(
     return [page, text]
 
 
-def around_marks(file: Path) -> tuple[str, str]:
-    """A text up to its mark BEGIN, and from its mark END on.
-
-    Raises InputError where the marks, or the file, are missing.
-    """
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InputError(
-            f"--readme {file}: expected a text with the lines {BEGIN} and {END}; add them where "
-            "the table is to be"
-        )
-    return before + begin, end + after
-
-
 def write_into(file: Path, tables: Sequence[Table], outcomes: Outcomes, benches: Benches) -> None:
     """Replace what stands between the marks of a text by the short table."""
-    before, after = around_marks(file)
     table, provenance = as_summary(tables, outcomes), " ".join(_provenance(outcomes, benches))
-    unfinished = file.with_suffix(".part")
-    unfinished.write_text("\n".join([before, table, provenance, after]), encoding="utf-8")
-    unfinished.replace(file)
+    write_between_marks(file, MARK, f"{table}\n{provenance}")
 
 
 def _provenance(outcomes: Outcomes, benches: Benches) -> list[str]:

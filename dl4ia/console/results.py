@@ -1,0 +1,209 @@
+"""A finished study as a folder of small files, to keep, compare and publish: `dl4ia results`.
+
+    results/<study>/README.md      what was run, on what, and what came of it
+    results/<study>/study.json     the same for programs
+    results/<study>/trials.csv     a line a trial, with its point
+    results/<study>/finalists.csv  their value on each repeat
+    results/<study>/ablation.csv   what each of the winner's choices buys
+    results/<study>/test.csv       every test metric, of each seed, beside the report's model
+
+No image and no weights are among them.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+
+from dl4ia import findings
+from dl4ia.ablation import effects_of
+from dl4ia.attributes import hidden, history_of
+from dl4ia.console.results_page import results_page
+from dl4ia.errors import InputError
+from dl4ia.selection import Selection
+from dl4ia.study import find_study, first_value, is_interrupted
+
+PRECISION = "%.6g"  # of figures in CSV files
+
+
+def write_results(name: str, storage: str, folder: Path) -> list[Path]:
+    """The study's files in `folder`/`name`; what was there of an earlier call is replaced.
+
+    Raises InputError where there is no such study, or it has no winner yet.
+    """
+    study = find_study(storage, name)
+    winner: dict[str, Any] | None = study.user_attrs.get("winner")
+    if winner is None:
+        raise InputError(
+            f"study {name!r}: has no winner yet; expected a study that has ended with one: run its "
+            "command again"
+        )
+    selection = _selection(study, winner)
+    frames = {
+        "trials": _trials(study),
+        "finalists": _finalists(study, selection) if selection else pd.DataFrame(),
+        "ablation": _ablation(study, winner),
+        "test": _test(winner),
+    }
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    files = []
+    for title, frame in frames.items():
+        file = place / f"{title}.csv"
+        if frame.empty:
+            file.unlink(missing_ok=True)
+            continue
+        frame.to_csv(file, index=False, float_format=PRECISION, lineterminator="\n")
+        files.append(file)
+    record = _record(study, winner, selection)
+    page, known = place / "README.md", place / "study.json"
+    known.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    page.write_text(results_page(study, winner, selection, record), encoding="utf-8")
+    return [page, known, *files]
+
+
+def _selection(study: optuna.Study, winner: Mapping[str, Any]) -> Selection | None:
+    """The finalists, where it is they that the winner comes of."""
+    record = study.user_attrs.get("selection")
+    selection = Selection.from_record(record) if record else None
+    return selection if selection and selection.winner == winner["trial"] else None
+
+
+def _trials(study: optuna.Study) -> pd.DataFrame:
+    rows = []
+    for trial in study.get_trials(deepcopy=False):
+        history = history_of(trial)
+        value = first_value(trial) if trial.values else None
+        rows.append(
+            {
+                "trial": trial.number,
+                "state": "interrupted" if is_interrupted(trial) else trial.state.name.lower(),
+                "model": findings.describe(trial),
+                "value": value,
+                "epochs": len(history.get("seconds", [])),
+                "seconds": sum(history.get("seconds", [])),
+                "weights": trial.user_attrs.get("weights"),
+                "seed": trial.user_attrs.get("seed"),
+                "commit": hidden(trial, "environment").get("commit"),
+                **{name: values[-1] for name, values in history.items() if name.startswith("val_")},
+                **trial.params,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
+    trials = study.get_trials(deepcopy=False)
+    rows = []
+    for each in selection.finalists:
+        row: dict[str, Any] = {
+            "trial": each.trial,
+            "model": findings.describe(trials[each.trial]),
+            "weights": each.weights,
+            "search": each.searched,
+        }
+        if each.values:
+            found = selection.estimate(each)
+            row |= {"mean": found.mean}
+            if found.count > 1:
+                low, high = max(found.low, 0), min(found.high, 1)  # of shares
+                row |= {"sd": found.deviation, "low": low, "high": high}
+        row |= {f"repeat_{number}": value for number, value in enumerate(each.values, start=1)}
+        rows.append(row | {"given_up": each.given_up})
+    return pd.DataFrame(rows)
+
+
+def _ablation(study: optuna.Study, winner: Mapping[str, Any]) -> pd.DataFrame:
+    record = study.user_attrs.get("ablation", {})
+    if record.get("trial") != winner["trial"]:
+        return pd.DataFrame()
+    rows = []
+    for each in effects_of(record):
+        row: dict[str, Any] = {
+            "choice": each.name,
+            "winner": each.chosen,
+            record["baseline"]: each.turned_back,
+        }
+        if not each.failure:
+            found = each.estimate(record["held_out"])
+            row |= {"effect": found.mean, "low": found.low, "high": found.high}
+            values = enumerate(each.differences, start=1)
+            row |= {f"repeat_{number}": value for number, value in values}
+        rows.append(row | {"failure": each.failure})
+    return pd.DataFrame(rows)
+
+
+def _test(winner: Mapping[str, Any]) -> pd.DataFrame:
+    scores = winner["metrics"]
+    rows = []
+    for name in findings.test_metrics(scores):
+        known = {"metric": name, "mean": scores[f"test_{name}"]}
+        for column, key in {
+            "sd": f"test_{name}_sd",
+            "low": f"test_{name}_low",
+            "high": f"test_{name}_high",
+            **{f"seed_{k}": f"test_{name}_seed_{k}" for k in range(winner["seeds"])},
+            "ensemble": f"test_{name}_ensemble",
+            "ensemble_averaged": f"test_{name}_ensemble_averaged",
+            "report": f"report_{name}",
+            "report_sd": f"report_{name}_sd",
+            "difference": f"difference_{name}",
+            "difference_low": f"difference_{name}_low",
+            "difference_high": f"difference_{name}_high",
+            "p_better": f"p_better_{name}",
+        }.items():
+            if key in scores:
+                known[column] = scores[key]
+        rows.append(known)
+    return pd.DataFrame(rows)
+
+
+def _record(
+    study: optuna.Study, winner: Mapping[str, Any], selection: Selection | None
+) -> dict[str, Any]:
+    trials = study.get_trials(deepcopy=False)
+    identity = study.user_attrs["identity"]
+    environments = [hidden(trial, "environment") for trial in trials]
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start]
+    compared = winner["compared_with"]
+    return {
+        "study": study.study_name,
+        "command": winner.get("command"),
+        "data": study.user_attrs.get("data", {}).get("source", identity["data"]),
+        "identity": identity,
+        "metric": identity["metric"],
+        "machine": {
+            key: sorted({str(each[key]) for each in environments if key in each})
+            for key in ("commit", "dirty", "device", "processor", "cores", "precision", "system",
+                        "python", "torch", "optuna")
+        },
+        "retraining_commits": winner["commits"],
+        "start": min(starts).isoformat(timespec="seconds"),
+        "end": datetime.fromisoformat(winner["end"]).isoformat(timespec="seconds"),
+        "trials": findings.states(study),
+        "trial_seconds": sum(sum(history_of(trial).get("seconds", [])) for trial in trials),
+        "winner": winner["trial"],
+        "winner_model": findings.describe(trials[winner["trial"]]),
+        "weights": winner["weights"],
+        "point": winner["point"],
+        "retraining_epochs": winner["epochs"],
+        "seeds": winner["seeds"],
+        "test_images": winner["images"],
+        "test_patients": winner["patients"],
+        "test_openings": study.user_attrs["test_openings"],
+        "report_model": None if compared is None else findings.describe(trials[compared]),
+        "optimism": _optimism(selection),
+        "scores": winner["metrics"],
+    }  # fmt: skip
+
+
+def _optimism(selection: Selection | None) -> float | None:
+    """The winner's value in the search minus its mean over the repeats."""
+    if selection is None:
+        return None
+    finalist = selection.of(selection.winner)
+    return finalist.searched - selection.estimate(finalist).mean

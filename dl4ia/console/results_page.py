@@ -1,0 +1,167 @@
+"""What `dl4ia results` writes in words: a study's README.md, and a table of all studies."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from dl4ia import findings
+from dl4ia.markdown import code, plain, table
+from dl4ia.selection import Selection
+from dl4ia.text import plural, short
+
+
+def summary_table(folder: Path) -> str:
+    """All studies in `folder`, a line each, as a Markdown table; from their study.json alone."""
+    files = sorted(folder.glob("*/study.json"))
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    rows = [("study", "winner", "metric", "test, single model", "95 % interval",
+             "ensemble and views", "the report's best, retrained", "difference")]  # fmt: skip
+    for record in records:
+        scores, metric = record["scores"], record["metric"]
+        pooled = f"{metric}_pooled"
+        for number, each in enumerate([metric, *[pooled] * (f"test_{pooled}" in scores)]):
+            first = number == 0
+            rows.append(
+                (
+                    record["study"] if first else "",
+                    f"{record['winner_model']}, {record['weights']:,} weights" if first else "",
+                    each.replace("_", ", "),
+                    _spread(scores, f"test_{each}"),
+                    findings.interval(scores, f"test_{each}"),
+                    _of_no_single_model(scores, each),
+                    _spread(scores, f"report_{each}"),
+                    _difference(scores, each),
+                )
+            )
+    return table(rows)
+
+
+def results_page(
+    study: optuna.Study,
+    winner: Mapping[str, Any],
+    selection: Selection | None,
+    record: Mapping[str, Any],
+) -> str:
+    """The README.md of one study; record: its study.json."""
+    metric, machine = record["metric"], record["machine"]
+    openings = plural(len(record["test_openings"]), "time")
+    over = plural(winner["images"], "image")
+    if winner["patients"]:
+        over += f" of {plural(winner['patients'], 'patient')}"
+    models = [trial.user_attrs.get("report_model") for trial in study.get_trials(deepcopy=False)]
+    lines = [
+        f"# {plain(record['study'])}",
+        "",
+        f"Winner: trial {record['winner']}, {plain(record['winner_model'])}, "
+        f"{record['weights']:,} weights, chosen by validation alone. Written by `dl4ia results`.",
+        "",
+        f"    {record['command'] or 'the command is not known: an earlier version ran it'}",
+        "",
+        f"Data: {plain(record['data'])}. From {record['start']} to {record['end']}, "
+        f"{record['trial_seconds'] / 3600:.1f} hours of it the trials' training; "
+        f"{_joined(machine, 'processor')}, {_joined(machine, 'cores')} cores a process, device "
+        f"{_joined(machine, 'device')}, {_joined(machine, 'precision')} training; commit "
+        f"{_joined(machine, 'commit')}{_changes(machine)}, torch {_joined(machine, 'torch')}, "
+        f"optuna {_joined(machine, 'optuna')}.",
+        "",
+        "## Test",
+        "",
+        f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
+        f"{plural(winner['seeds'], 'seed')}; mean ± SD over seeds, 95 % intervals over {over} and "
+        f"seeds. The test set was opened {openings}. All metrics: [test.csv](test.csv).",
+        "",
+        table(_test_rows(winner, metric, record["report_model"])),
+    ]
+    if selection is not None:
+        lines += [
+            "",
+            "## Finalists",
+            "",
+            f"Over {selection.repeats} fresh splits and seeds. Measured optimism of the search: "
+            f"{record['optimism']:+.4f}. Each repeat: [finalists.csv](finalists.csv).",
+            "",
+            table(findings.finalists(study, selection)),
+        ]
+    ablation = study.user_attrs.get("ablation", {})
+    if ablation.get("trial") == winner["trial"]:
+        lines += [
+            "",
+            "## What each choice buys",
+            "",
+            f"The winner's validation {metric} minus that with one choice turned back to "
+            f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds. Each "
+            "repeat: [ablation.csv](ablation.csv).",
+            "",
+            table(findings.effects(ablation)),
+        ]
+    lines += [
+        "",
+        "## Search",
+        "",
+        f"{findings.states(study)}. All trials: [trials.csv](trials.csv).",
+        "",
+        table(findings.leaderboard(study, metric, [name for name in models if name])),
+        "",
+        "## The winner's point",
+        "",
+        table([("hyperparameter", "value"), *((k, short(v)) for k, v in winner["point"].items())]),
+        "",
+        "To see it all in one page: " + code("mlruns/reports/" + record["study"] + "/index.html")
+        + ", written by the command above.",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _joined(machine: Mapping[str, Sequence[str]], key: str) -> str:
+    return plain(", ".join(machine[key])) or "unknown"
+
+
+def _changes(machine: Mapping[str, Sequence[str]]) -> str:
+    return " (with uncommitted changes)" if "True" in machine["dirty"] else ""
+
+
+def _test_rows(
+    winner: Mapping[str, Any], metric: str, report_model: str | None
+) -> list[tuple[str, ...]]:
+    scores = winner["metrics"]
+    header = ["metric", "test", "95 % interval", "ensemble", "ensemble and views"]
+    if report_model is not None:
+        header += [f"{report_model}, retrained", "difference", "P(better)"]
+    rows = [tuple(header)]
+    for name in findings.test_metrics(scores):
+        row = [name, _spread(scores, f"test_{name}"), "–"]
+        if f"test_{name}_low" in scores:
+            row[2] = findings.interval(scores, f"test_{name}")
+        for suffix in ("ensemble", "ensemble_averaged"):
+            key = f"test_{name}_{suffix}"
+            row.append(f"{scores[key]:.4f}" if key in scores else "–")
+        if report_model is not None:
+            better = scores.get(f"p_better_{name}")
+            row += [_spread(scores, f"report_{name}"), _difference(scores, name)]
+            row.append("–" if better is None else f"{better:.3f}")
+        rows.append(tuple(row))
+    return rows
+
+
+def _spread(scores: Mapping[str, float], name: str) -> str:
+    if name not in scores:
+        return "–"
+    deviation = f" ± {scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else ""
+    return f"{scores[name]:.4f}{deviation}"
+
+
+def _difference(scores: Mapping[str, float], name: str) -> str:
+    key = f"difference_{name}"
+    return f"{scores[key]:+.4f} [{findings.interval(scores, key, '+')}]" if key in scores else "–"
+
+
+def _of_no_single_model(scores: Mapping[str, float], name: str) -> str:
+    """Of the ensemble, averaged over views where the task has them."""
+    for suffix in ("ensemble_averaged", "ensemble"):
+        if f"test_{name}_{suffix}" in scores:
+            return f"{scores[f'test_{name}_{suffix}']:.4f}"
+    return "–"

@@ -1,0 +1,107 @@
+"""`dl4ia results`, asked of real studies."""
+
+import csv
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from conftest import dl4ia
+
+from dl4ia.attributes import history_of
+
+GLANDS, DIGITS = "segmentation-tiny-glands", "classification-three-digits"
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def of(folder: Path, name: str) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/mlruns/optuna.db")
+
+
+@pytest.fixture(scope="module")
+def written(gland_study: Path, digit_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both studies' results, and a README with their table."""
+    folder = tmp_path_factory.mktemp("results")
+    readme = folder / "README.md"
+    readme.write_text("# Title\n\n<!-- results: begin -->\nold\n<!-- results: end -->\n\nMore.\n")
+    for place, name in ((gland_study, GLANDS), (digit_study, DIGITS)):
+        ended = dl4ia(place, "results", name, "--to", str(folder), "--readme", str(readme))
+        assert ended.returncode == 0, ended.stderr
+        assert str(folder / name / "README.md") in ended.stdout and str(readme) in ended.stdout
+    return folder
+
+
+@pytest.mark.parametrize("name", [GLANDS, DIGITS])
+def test_the_files_are_the_study(
+    name: str, written: Path, gland_study: Path, digit_study: Path
+) -> None:
+    study = of(gland_study if name == GLANDS else digit_study, name)
+    winner = study.user_attrs["winner"]
+    trials = rows(written / name / "trials.csv")
+    assert [int(row["trial"]) for row in trials] == [trial.number for trial in study.trials]
+    for row, trial in zip(trials, study.trials, strict=True):
+        assert row["state"] == trial.state.name.lower()
+        if trial.values:
+            assert float(row["value"]) == pytest.approx(trial.value, abs=1e-5)
+            assert int(row["epochs"]) == len(history_of(trial)["seconds"])
+        for hyperparameter, value in trial.params.items():
+            assert row[hyperparameter] == str(value) or float(row[hyperparameter]) == pytest.approx(
+                value, rel=1e-5
+            )
+    test = {row["metric"]: row for row in rows(written / name / "test.csv")}
+    metric = study.user_attrs["identity"]["metric"]
+    scores = winner["metrics"]
+    assert float(test[metric]["mean"]) == pytest.approx(scores[f"test_{metric}"], abs=1e-5)
+    assert float(test[metric]["seed_0"]) == pytest.approx(scores[f"test_{metric}"], abs=1e-5)
+    finalists = rows(written / name / "finalists.csv")
+    selection = study.user_attrs["selection"]
+    assert [int(row["trial"]) for row in finalists] == [
+        each["trial"] for each in selection["finalists"]
+    ]
+    assert float(finalists[0]["repeat_2"]) == pytest.approx(
+        selection["finalists"][0]["values"][1], abs=1e-5
+    )
+    record = json.loads((written / name / "study.json").read_text())
+    assert record["scores"] == scores and record["point"] == winner["point"]
+    assert record["command"] == winner["command"]
+    assert record["command"].startswith("python ") and "--trials 9" in record["command"]
+    assert record["machine"]["processor"] and record["machine"]["commit"]
+    page = (written / name / "README.md").read_text()
+    assert f"    {record['command']}\n" in page
+    assert f"{scores[f'test_{metric}']:.4f}".replace(".", "\\.") in page or "±" in page
+    assert not (written / name / "ablation.csv").exists() and "ablation.csv" not in page
+
+
+def test_the_readme_has_a_table_of_all_studies(written: Path) -> None:
+    text = (written / "README.md").read_text()
+    before, _, rest = text.partition("<!-- results: begin -->")
+    table, _, after = rest.partition("<!-- results: end -->")
+    assert before == "# Title\n\n" and after == "\n\nMore.\n" and "old" not in table
+    lines = table.strip().splitlines()
+    assert len(lines) == 2 + 1 + 2  # digits: accuracy; glands: Dice, mean and pooled
+    assert "three" in lines[2] and "accuracy" in lines[2] and "pooled" in lines[4]
+
+
+def test_written_again_nothing_old_is_left(written: Path, gland_study: Path) -> None:
+    old = written / GLANDS / "ablation.csv"
+    old.write_text("of an earlier winner")
+    before = (written / GLANDS / "README.md").read_text()
+    assert dl4ia(gland_study, "results", GLANDS, "--to", str(written)).returncode == 0
+    assert not old.exists() and (written / GLANDS / "README.md").read_text() == before
+
+
+def test_what_cannot_be_written_is_said_in_one_line(gland_study: Path, tmp_path: Path) -> None:
+    missing = dl4ia(gland_study, "results", "nothing", "--to", str(tmp_path))
+    assert missing.returncode == 2 and GLANDS in missing.stderr
+    unmarked = dl4ia(gland_study, "results", GLANDS, "--to", str(tmp_path), "--readme", "none.md")
+    assert unmarked.returncode == 2 and "<!-- results: begin -->" in unmarked.stderr
+    study = optuna.create_study(study_name="young", storage=f"sqlite:///{tmp_path}/optuna.db")
+    study.set_user_attr("identity", {"metric": "dice"})
+    young = dl4ia(gland_study, "results", "young", "--out", str(tmp_path), "--to", str(tmp_path))
+    assert young.returncode == 2 and "has no winner yet" in young.stderr
+    assert all(each.stderr.count("\n") == 1 for each in (missing, unmarked, young))
+    assert {file.name for file in tmp_path.iterdir()} == {"optuna.db"}
