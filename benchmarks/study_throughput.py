@@ -7,8 +7,8 @@ Both train the same points (of one network, with learning rate, dropout, weight 
 augmentation differing) for the same epochs, none is pruned, and both log every epoch to MLflow and
 keep their study in SQLite. The plain script is what the libraries' own examples do (peers.py); it
 is run with the DataLoader in its process and with two workers, dl4ia with one worker (on two
-cores its default for glands) and with two (its default for digits). Each is a process of its own, from its first import to the last record; they
-take turns. Takes about 10 minutes on two cores.
+cores its default for glands) and with two (its default for digits). Each is a process of its own,
+from its first import to the last record; they take turns. Takes about 10 minutes on two cores.
 """
 
 import argparse
