@@ -6,7 +6,9 @@ traceback.
 
 import http.client
 import os
+import shlex
 import sqlite3
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -88,6 +90,15 @@ def exists(url: str) -> bool:
     """Whether a database is there already; of a server's one, True."""
     parsed = sqlalchemy.make_url(url)
     return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
+
+
+def this_command() -> str:
+    """As it may be given again, its passwords hidden."""
+    words = []
+    for word in sys.argv:
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(flag + equals + (hide_password(value) if "://" in value else value))
+    return " ".join(["python", *map(shlex.quote, words)])
 
 
 def hide_password(url: str) -> str:

@@ -4,6 +4,7 @@ Such trainings are kept in the study or in files, and whoever needs one that is 
 So those that are known to be needed may be trained ahead, in any order and in any process.
 """
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from dl4ia.jobs import Job, jobs_done, put_jobs, take_jobs
 from dl4ia.selection import ranked_trials
 from dl4ia.session import Session
 from dl4ia.text import plural
-from dl4ia.workers import Workers, default_count
+from dl4ia.workers import Workers, WorkersDied, default_count
 
 OFTEN = 0.5  # seconds between two looks
 START_UP = 10.0  # seconds until workers train
@@ -42,24 +43,32 @@ def open_workers(session: Session, count: int, flags: Sequence[str] = ()) -> Wor
     return Workers(count, logs, gpus, flags)
 
 
-def train_ahead(session: Session, kind: str, jobs: Sequence[Job]) -> None:
+def train_ahead(session: Session, jobs: Sequence[Job], heading: str = "") -> None:
     """Have `jobs` trained by this machine's workers, where that is worth their start.
 
-    kind: which of `work_ahead`'s ways is theirs. Raises InputError where a worker does, or they
-    die and die.
+    Each has a "kind", one of `work_ahead`'s ways. heading: of what is printed. Where workers die
+    and die, the jobs are left to whoever needs them. Raises InputError where a worker does.
     """
     count = min(worker_count(session), len(jobs))
     if count < 2 or session.arguments.ray or not _is_worth_it(session, len(jobs), count):
         return
+    tqdm.write(f"{heading}  {plural(len(jobs), 'training')}, {count} at once")
+    sys.stdout.flush()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        put_jobs(folder, [{"kind": kind} | dict(job) for job in jobs])
-        print(f"  {plural(len(jobs), 'training')}, {count} at once", flush=True)
+        put_jobs(folder, jobs)
         bar = tqdm(total=len(jobs), unit="training", disable=None, leave=False)
-        with bar, open_workers(session, count, ["--jobs", name]) as workers:
-            while workers.mend(jobs_done(folder) > bar.n):
-                bar.update(jobs_done(folder) - bar.n)
-                time.sleep(OFTEN)
+        try:
+            with bar, open_workers(session, count, ["--jobs", name]) as workers:
+                done, at_work = 0, True
+                while at_work:
+                    time.sleep(OFTEN)
+                    new = jobs_done(folder) - done
+                    at_work = workers.mend(new > 0)
+                    done += new
+                    bar.update(new)
+        except WorkersDied as error:
+            tqdm.write(f"{error}; here the trainings go on one by one")
 
 
 def work_ahead(folder: Path, ways: Mapping[str, Callable[[Job], object]]) -> None:

@@ -71,12 +71,12 @@ class ClassificationTask:
         """None: a digit turned or mirrored is another one."""
 
     def image_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, Scores]:
-        """accuracy, and accuracy_<class> of the images of each class."""
+        """accuracy, and accuracy_of_<class> of the images of each class."""
         correct = (probabilities.argmax(1) == dataset.labels).double()
         scores = {"accuracy": Scores.of(correct)}
         for number, name in enumerate(self.classes):
             of_class = (dataset.labels == number).double()
-            scores[f"accuracy_{name}"] = Scores.of(correct * of_class, of_class)
+            scores[f"accuracy_of_{name}"] = Scores.of(correct * of_class, of_class)
         return scores
 
     def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:

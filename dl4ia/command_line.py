@@ -176,7 +176,8 @@ def study_parser(
         metavar="N",
         help="processes that train at once, each on its share of the cores or a GPU of its own; "
         "the same command may run several times too, also on other machines with --storage "
-        "postgresql://… (default: one a GPU, or one for every four cores, of digits every core)",
+        "postgresql://… (default: one a GPU; or one for every four cores, of digits every core, "
+        "and at most one for every 3 GB of free memory)",
     )
     add(
         "--ray",

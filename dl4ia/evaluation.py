@@ -7,6 +7,7 @@ before a test file is, and another one needs the user's word and is counted.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,54 +31,80 @@ class Retraining:
     commit: str  # that of the code which trained it
 
 
-def retrain(
-    task: Task,
-    point: Mapping[str, Any],
-    dataset: Dataset,
-    epochs: int,
-    seed: int,
-    device: torch.device,
-    commit: str,
-    file: Path,
-    after_epoch: Callable[[], object],
-) -> Retraining:
-    """Train `point` on all of `dataset` and keep it in `file`, or read it from there.
+@dataclass(frozen=True)
+class Retrainer:
+    """Trains a point on all of a dataset, from a seed, and keeps it in a file."""
 
-    A training cut off leaves a checkpoint, from which it goes on; both are only taken for the same
-    point, data and length.
-    Raises TrialFailure as `fit` does, InputError where the file cannot be written.
-    """
-    recipe = repr((dict(point), dataset.fingerprint(), epochs, seed))
-    if file.exists():
-        kept = torch.load(file, weights_only=True, map_location="cpu")
-        if kept["recipe"] == recipe:
-            model = task.build(point, dataset)
+    task: Task
+    point: Mapping[str, Any]
+    dataset: Dataset
+    epochs: int
+    seed: int
+    device: torch.device
+    commit: str
+    file: Path
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is trained already: this point, on these data, as long, from this seed."""
+        return self._read() is not None
+
+    def train(self, after_epoch: Callable[[], object]) -> Retraining:
+        """Train it, or read it where it is kept.
+
+        A training cut off leaves a checkpoint, from which it goes on, where it is of the same.
+        Raises TrialFailure as `fit` does, InputError where the file cannot be written.
+        """
+        kept = self._read()
+        if kept is not None:
+            model = self.task.build(self.point, self.dataset)
             model.load_state_dict(kept["weights"])
             return Retraining(model, kept["history"], kept["commit"])
-    checkpoint = Checkpoint(file.with_suffix(".checkpoint"), recipe)
-    model, results = train_point(
-        task, point, dataset, None, epochs, seed, device, checkpoint=checkpoint
-    )
-    history: dict[str, list[float]] = {"train_loss": [], "train_accuracy": []}
-    for result in results:
-        for name, values in history.items():
-            values.append(result[name])
-        after_epoch()
-    kept = {
-        "recipe": recipe,
-        "weights": model.state_dict(),
-        "history": history,
-        "commit": commit,
-    }
-    unfinished = file.with_suffix(".part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(kept, unfinished)
-        unfinished.replace(file)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
-        raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
-    checkpoint.remove()
-    return Retraining(model, history, commit)
+        checkpoint = Checkpoint(self.file.with_suffix(".checkpoint"), self._recipe)
+        model, results = train_point(
+            self.task,
+            self.point,
+            self.dataset,
+            None,
+            self.epochs,
+            self.seed,
+            self.device,
+            checkpoint=checkpoint,
+        )
+        history: dict[str, list[float]] = {"train_loss": [], "train_accuracy": []}
+        for result in results:
+            for name, values in history.items():
+                values.append(result[name])
+            after_epoch()
+        self._keep(model, history)
+        checkpoint.remove()
+        return Retraining(model, history, self.commit)
+
+    @cached_property
+    def _recipe(self) -> str:
+        """All that the weights follow from."""
+        return repr((dict(self.point), self.dataset.fingerprint(), self.epochs, self.seed))
+
+    def _read(self) -> dict[str, Any] | None:
+        if not self.file.exists():
+            return None
+        kept: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
+        return kept if kept["recipe"] == self._recipe else None
+
+    def _keep(self, model: nn.Module, history: dict[str, list[float]]) -> None:
+        kept = {
+            "recipe": self._recipe,
+            "weights": model.state_dict(),
+            "history": history,
+            "commit": self.commit,
+        }
+        unfinished = self.file.with_suffix(".part")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(kept, unfinished)
+            unfinished.replace(self.file)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            raise InputError(f"{self.file}: cannot be written ({first_line(error)})") from error
 
 
 def retraining_seed(study_seed: int, trial: int, number: int) -> int:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from dl4ia.ablation import Effect, ablate, turned_back
 from dl4ia.ahead import train_ahead
+from dl4ia.errors import InputError, TrialFailure
 from dl4ia.findings import describe, effect_line
 from dl4ia.jobs import Job
 from dl4ia.pareto import knee_point, pareto_front
@@ -80,7 +81,13 @@ def run_ablation(session: Session, selection: Selection) -> None:
 
     with epoch_bar((len(turned) + 1) * len(repeats) * session.identity.epochs) as bar:
         label = f"trial {selection.winner}"
-        effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
+        try:
+            effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
+        except TrialFailure as failure:
+            raise InputError(
+                f"--ablate: {label} fails on fresh splits ({failure}), so that nothing can be "
+                "compared with it; the study is intact: without --ablate its winner is scored"
+            ) from failure
     record = {
         "trial": selection.winner,
         "repeats": len(repeats),
@@ -100,11 +107,11 @@ def ablation_is_done(session: Session, selection: Selection) -> bool:
 
 def train_repeat(session: Session, job: Job) -> None:
     """One of those that `Repeats.prepare` asks for."""
-    _repeats(session).value(job["point"], job["number"], job["label"], lambda: None)
+    _repeats(session).train(job["point"], job["number"], job["label"])
 
 
 def _repeats(session: Session) -> Repeats:
     by_patient = session.arguments.split_by == "patient"
     groups = session.dataset.groups if by_patient else None
-    count, ahead = session.arguments.repeats, partial(train_ahead, session, "repeat")
+    count, ahead = session.arguments.repeats, partial(train_ahead, session)
     return make_repeats(session.study, session.objective, count, groups, ahead)

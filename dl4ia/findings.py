@@ -1,5 +1,6 @@
 """What a study found, as rows and lines for every reader: terminal, page and dashboard."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,16 +15,15 @@ from dl4ia.study import first_value, is_interrupted, is_skipped
 from dl4ia.text import short
 
 LEADERS = 10
+SAID = re.compile(r"_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)")
 
 
 def describe(trial: FrozenTrial) -> str:
     """The named point, or the choices that say most."""
     named = trial.user_attrs.get("point")
     point = trial.params
-    short = " ".join(
-        str(point[name]) for name in ("architecture", "normalization", "optimizer") if name in point
-    )
-    return str(named) if named else short
+    telling = ("architecture", "normalization", "optimizer")
+    return str(named or " ".join(str(point[name]) for name in telling if name in point))
 
 
 def leaderboard(
@@ -112,10 +112,14 @@ def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def test_metrics(scores: Mapping[str, float]) -> list[str]:
-    """The test metrics' own names, without those of classes."""
-    tests = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
-    ends = ("_sd", "_low", "_high", "_ensemble", "_averaged")
-    return [name for name in tests if not name.endswith(ends) and "_seed_" not in name]
+    """The test metrics' own names, without what is said of each: its SD, interval and so on."""
+    known = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
+    return [name for name in known if not _is_said_of(name, known)]
+
+
+def _is_said_of(name: str, metrics: Sequence[str]) -> bool:
+    """Whether it is another metric's name and an end; a class may be called "low" too."""
+    return any(name.startswith(other) and SAID.fullmatch(name, len(other)) for other in metrics)
 
 
 def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
@@ -125,17 +129,20 @@ def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
 
 def ensembles(winner: Mapping[str, Any], metric: str) -> list[tuple[str, str, float]]:
     """A metric's name, of what that is no single model, and its value on the test images."""
-    one = winner["seeds"] == 1
-    of_seeds = "" if one else f"ensemble of the {winner['seeds']} seeds, "
-    labels = {} if one else {"ensemble": of_seeds.removesuffix(", ")}
-    labels["ensemble_averaged"] = f"{of_seeds}mean over flips and quarter turns"
     scores = winner["metrics"]
     return [
         (name, label, scores[f"test_{name}_{suffix}"])
-        for suffix, label in labels.items()
+        for suffix, label in ensemble_labels(winner["seeds"]).items()
         for name in (metric, f"{metric}_pooled")
         if f"test_{name}_{suffix}" in scores
     ]
+
+
+def ensemble_labels(seeds: int) -> dict[str, str]:
+    """The end of a score's name -> in words; without the ensemble of a single seed."""
+    of_seeds = "" if seeds == 1 else f"ensemble of the {seeds} seeds, "
+    labels = {} if seeds == 1 else {"ensemble": of_seeds.removesuffix(", ")}
+    return labels | {"ensemble_averaged": f"{of_seeds}mean over flips and quarter turns"}
 
 
 def states(study: optuna.Study) -> str:

@@ -32,7 +32,7 @@ def around_marks(file: Path, name: str) -> tuple[str, str]:
     Raises InputError where the marks, or the file, are missing.
     """
     first, last = (f"<!-- {name}: {end} -->" for end in ("begin", "end"))
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    text = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
     before, begin, rest = text.partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
@@ -47,7 +47,8 @@ def write_between_marks(file: Path, name: str, text: str) -> None:
     """Replace what stands between the marks of `file`; raises InputError as `around_marks`."""
     before, after = around_marks(file, name)
     unfinished = file.with_suffix(".part")
-    unfinished.write_text("\n".join([before, text, after]), encoding="utf-8")
+    whole = "\n".join([before, text, after])
+    unfinished.write_text(whole, encoding="utf-8", errors="surrogateescape")
     unfinished.replace(file)
 
 

@@ -1,7 +1,6 @@
 """How a command ends: its exit status, Ctrl-C, and what is said of a user's mistake."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -13,11 +12,6 @@ from dl4ia.errors import InputError
 from dl4ia.text import printable
 
 STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
-
-
-def this_command() -> str:
-    """As it may be given again."""
-    return " ".join(["python", *map(shlex.quote, sys.argv)])
 
 
 def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:

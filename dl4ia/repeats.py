@@ -46,7 +46,7 @@ class Repeats:
         """
         kept = kept_repeats(self.study)
         jobs = [
-            {"point": dict(point), "number": number, "label": label}
+            {"kind": "repeat", "point": dict(point), "number": number, "label": label}
             for number in numbers
             for label, point in points.items()
             if _key(point, number) not in kept
@@ -61,17 +61,30 @@ class Repeats:
         label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
         as well.
         """
-        key = _key(point, number)
-        kept = kept_repeats(self.study).get(key)
+        kept = kept_repeats(self.study).get(_key(point, number))
         if kept is None:
-            kept = self._train(point, number, after_epoch) | {"label": label}
-            self.study._storage.set_study_system_attr(self.study._study_id, key, kept)
+            kept = self._train(point, number, label, after_epoch)
+            self._keep(point, number, kept)
         if "failure" in kept:
             raise TrialFailure(kept["failure"])
         return float(kept["history"][f"val_{self.objective.task.metric}"][-1])
 
+    def train(self, point: Mapping[str, Any], number: int, label: str) -> None:
+        """For `value`, ahead of it and beside others; what fails so is not kept.
+
+        It may have failed for want of memory, which it may have enough of alone.
+        """
+        kept = self._train(point, number, label, lambda: None)
+        if "failure" in kept:
+            raise TrialFailure(kept["failure"])
+        self._keep(point, number, kept)
+
+    def _keep(self, point: Mapping[str, Any], number: int, kept: Mapping[str, Any]) -> None:
+        study = self.study
+        study._storage.set_study_system_attr(study._study_id, _key(point, number), dict(kept))
+
     def _train(
-        self, point: Mapping[str, Any], number: int, after_epoch: Callable[[], object]
+        self, point: Mapping[str, Any], number: int, label: str, after_epoch: Callable[[], object]
     ) -> dict[str, Any]:
         objective = replace(self.objective, splits=(self.splits[number],))
         seed = repeat_seed(self.objective.seed, number)
@@ -79,6 +92,7 @@ class Repeats:
             "point": dict(point),
             "repeat": number,
             "seed": seed,
+            "label": label,
             "environment": dict(self.objective.environment),
             "start": datetime.now().isoformat(),
         }

@@ -277,8 +277,8 @@ def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> l
         return ", ".join(sorted({str(each[key]) for each in environments if key in each})) or "–"
 
     rows = [["what", "value"], *([name, str(value)] for name, value in identity.items())]
-    names = ("commit", "dirty", "device", "precision", "system", "cores", "python", "torch",
-             "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
+    names = ("commit", "dirty", "device", "precision", "system", "processor", "cores",
+             "python", "torch", "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
     rows += [[f"trials' {name}", known(name)] for name in names]
     rows += [
         ["retrainings' commits", ", ".join(winner["commits"])],

@@ -13,11 +13,11 @@ import torch
 from optuna.trial import FrozenTrial
 
 from dl4ia import evaluation, pictures
+from dl4ia.addresses import this_command
 from dl4ia.ahead import train_ahead
 from dl4ia.attributes import history_of
 from dl4ia.errors import InputError, TrialFailure, first_line
 from dl4ia.jobs import Job
-from dl4ia.process import this_command
 from dl4ia.records import winner_record
 from dl4ia.report import epoch_bar
 from dl4ia.scoring import score, summary, table
@@ -41,7 +41,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     candidate = evaluation.Candidate(trial.number, seeds, epochs)
     evaluation.check_test_lock(study, candidate, session.arguments.reopen_test)
     start = datetime.now()
-    _train_ahead(session, selection)
+    _train_missing(session, selection)
     history = _validation_history(session, trial)
     retrainings = _retrain(session, trial.number, trial.params, seeds, epochs)
     others = _retrain_report_model(session, selection)
@@ -143,35 +143,32 @@ def _validate(
     return history
 
 
-def _train_ahead(session: Session, selection: Selection) -> None:
-    """Whatever is missing of all that the winner's score needs."""
+def _train_missing(session: Session, selection: Selection) -> None:
+    """Whatever is missing of all that the winner's score needs, several trainings at once."""
     trials = session.study.get_trials(deepcopy=False)
     winner, report, epochs = selection.winner, selection.report_model, session.retraining_epochs
     jobs: list[Job] = [
-        {"trial": number, "number": seed, "point": trials[number].params}
+        {"kind": "retraining", "trial": number, "seed": seed}
         for seed in range(session.arguments.seeds)
         for number in dict.fromkeys([winner, winner if report is None else report])
-        if not _file(session, number, seed).exists()
+        if not _retraining(session, number, trials[number].params, seed, epochs).is_kept
     ]
     is_longer = epochs != session.identity.epochs
     if is_longer and _kept_validation(session, trials[winner]) is None:
-        jobs.insert(0, {"trial": winner})
-    if jobs:
-        print(f"\nTraining for the winner's score: {epochs} epochs each", flush=True)
-        train_ahead(session, "winner", jobs)
+        jobs.insert(0, {"kind": "validation", "trial": winner})
+    train_ahead(session, jobs, f"\nTraining for the winner's score, {epochs} epochs each\n")
 
 
-def train_for_winner(session: Session, job: Job) -> None:
-    """A retraining of trial `trial` from seed `number`, or, without one, its validation."""
-    if "number" in job:
-        trial, number = job["trial"], job["number"]
-        _retraining(session, trial, job["point"], number, session.retraining_epochs, _nothing)
-    else:
-        _validate(session, session.study.get_trials(deepcopy=False)[job["trial"]], _nothing)
+def train_retraining(session: Session, job: Job) -> None:
+    """In a worker."""
+    point = session.study.get_trials(deepcopy=False)[job["trial"]].params
+    epochs = session.retraining_epochs
+    _retraining(session, job["trial"], point, job["seed"], epochs).train(lambda: None)
 
 
-def _nothing() -> None:
-    pass
+def train_validation(session: Session, job: Job) -> None:
+    """In a worker."""
+    _validate(session, session.study.get_trials(deepcopy=False)[job["trial"]], lambda: None)
 
 
 def winner_is_tracked(session: Session) -> bool:
@@ -209,26 +206,19 @@ def _retrain(
     session: Session, trial: int, point: dict[str, Any], seeds: int, epochs: int
 ) -> list[evaluation.Retraining]:
     """The first `seeds` retrainings, read from their files where they are there."""
-    if not all(_file(session, trial, number).exists() for number in range(seeds)):
+    jobs = [_retraining(session, trial, point, number, epochs) for number in range(seeds)]
+    if not all(job.is_kept for job in jobs):
         images = f"all {len(session.dataset)} training images"
         length = f"{epochs} epochs, {plural(seeds, 'seed')}"
         print(f"\nRetraining trial {trial} on {images}, {length}", flush=True)
     with epoch_bar(seeds * epochs) as bar, retraining_of(trial):
-        return [
-            _retraining(session, trial, point, number, epochs, bar.update)
-            for number in range(seeds)
-        ]
+        return [job.train(bar.update) for job in jobs]
 
 
 def _retraining(
-    session: Session,
-    trial: int,
-    point: dict[str, Any],
-    number: int,
-    epochs: int,
-    after_epoch: Callable[[], object],
-) -> evaluation.Retraining:
-    return evaluation.retrain(
+    session: Session, trial: int, point: dict[str, Any], number: int, epochs: int
+) -> evaluation.Retrainer:
+    return evaluation.Retrainer(
         session.task,
         point,
         session.dataset,
@@ -236,13 +226,8 @@ def _retraining(
         evaluation.retraining_seed(session.identity.seed, trial, number),
         session.objective.device,
         session.environment["commit"],
-        _file(session, trial, number),
-        after_epoch,
+        _folder(session, trial) / f"seed_{number}.pt",
     )
-
-
-def _file(session: Session, trial: int, seed: int) -> Path:
-    return _folder(session, trial) / f"seed_{seed}.pt"
 
 
 def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:

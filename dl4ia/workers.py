@@ -35,6 +35,10 @@ def default_count(device: str, gpus: int, cores_a_worker: int) -> int:
     return max(1, min(len(usable_cores()) // cores_a_worker, most))
 
 
+class WorkersDied(InputError):
+    """They died and died."""
+
+
 class Deaths:
     """Of workers in a row: they are replaced, but not for ever."""
 
@@ -48,7 +52,7 @@ class Deaths:
     def note(self, status: int, said: str, where: str = "") -> None:
         """A worker has ended with `status`, after it `said` all this; where: to read it, in words.
 
-        Raises InputError where it was a user's mistake, or they die and die.
+        Raises InputError where it was a user's mistake, WorkersDied where they die and die.
         """
         self._count += 1
         lines = [line for line in said.splitlines() if line.strip()]
@@ -56,9 +60,10 @@ class Deaths:
         if status == MISTAKE:
             raise InputError(last.removeprefix("error: "))
         if self._count >= self._most:
-            raise InputError(
+            raise WorkersDied(
                 f"{plural(self._count, 'worker')} died in a row, the last with status "
-                f"{status} ({last}){where}: the study is intact"
+                f"{status} ({last}){where}: the study is intact; fewer workers (--workers 1) need "
+                "less memory"
             )
 
 

@@ -10,7 +10,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import dashboard, report
-from dl4ia.addresses import hide_password
+from dl4ia.addresses import hide_password, this_command
 from dl4ia.ahead import open_workers, work_ahead, worker_count
 from dl4ia.command_line import StudyArguments
 from dl4ia.data.dataset import Source
@@ -27,7 +27,6 @@ from dl4ia.keeper import OFTEN, Keeper
 from dl4ia.notes import study_description
 from dl4ia.pareto import pareto_front
 from dl4ia.pictures import draw_front
-from dl4ia.process import this_command
 from dl4ia.progress import Progress
 from dl4ia.recording import open_parent, repeats_are_written, write_repeats
 from dl4ia.search import search
@@ -43,7 +42,8 @@ from dl4ia.turns import KEEP
 from dl4ia.winner import (
     score_winner,
     track_winner,
-    train_for_winner,
+    train_retraining,
+    train_validation,
     winner_is_scored,
     winner_is_tracked,
 )
@@ -105,7 +105,11 @@ def run_study(
 def _work(session: Session) -> None:
     """As one of several workers: what is asked for, or trials."""
     if session.arguments.jobs:
-        ways = {"repeat": train_repeat, "winner": train_for_winner}
+        ways = {
+            "repeat": train_repeat,
+            "retraining": train_retraining,
+            "validation": train_validation,
+        }
         work_ahead(session.arguments.jobs, {kind: partial(ways[kind], session) for kind in ways})
     else:
         _train(session, lambda trial: None)

@@ -8,7 +8,13 @@ import optuna
 import pytest
 
 from dl4ia import addresses
-from dl4ia.addresses import check_has_study, check_storage, check_tracked, check_tracking
+from dl4ia.addresses import (
+    check_has_study,
+    check_storage,
+    check_tracked,
+    check_tracking,
+    this_command,
+)
 from dl4ia.errors import InputError
 
 
@@ -114,3 +120,21 @@ def test_what_is_read_must_be_there(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     optuna.create_study(storage=url, study_name="first")
     check_has_study(url)
+
+
+def test_a_command_that_is_shown_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "postgresql+psycopg://me:secret@host/dl4ia?application_name=x"
+    words = [
+        "studies/segmentation.py",
+        "--storage",
+        url,
+        f"--tracking-uri={url}",
+        "--data",
+        "a b@c",
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    shown = this_command()
+    hidden = url.replace("secret", "***")
+    assert shown == (
+        f"python segmentation.py --storage '{hidden}' '--tracking-uri={hidden}' --data 'a b@c'"
+    )

@@ -10,10 +10,10 @@ from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError
 from dl4ia.evaluation import (
     Candidate,
+    Retrainer,
     Retraining,
     check_test_lock,
     open_test_set,
-    retrain,
     retraining_seed,
 )
 from dl4ia.segmentation import SegmentationTask
@@ -32,17 +32,11 @@ def train(gland_folder: Path) -> Dataset:
 def run(train: Dataset, file: Path, seed: int = 1, epochs: int = 2) -> tuple[Retraining, int]:
     """A retraining, and the number of epochs it took."""
     trained: list[int] = []
-    result = retrain(
-        TASK,
-        REPORT_MODELS["baseline"],
-        train,
-        epochs,
-        seed,
-        CPU,
-        "abc",
-        file,
-        lambda: trained.append(1),
-    )
+    baseline = REPORT_MODELS["baseline"]
+    retrainer = Retrainer(TASK, baseline, train, epochs, seed, CPU, "abc", file)
+    was_kept = retrainer.is_kept
+    result = retrainer.train(lambda: trained.append(1))
+    assert was_kept == (not trained) and retrainer.is_kept
     return result, len(trained)
 
 

@@ -7,11 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
+import pytest
 import torch
-from conftest import ROOT, write_gland_folder
+from conftest import ROOT, dl4ia, write_gland_folder
 
+from dl4ia import workers
+from dl4ia.ahead import train_ahead
 from dl4ia.jobs import jobs_done, put_jobs, take_jobs
 from dl4ia.repeats import kept_repeats
 
@@ -58,6 +62,25 @@ def test_a_job_whose_process_dies_is_done_by_another(tmp_path: Path) -> None:
     assert [job["number"] for job in take_jobs(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize("first", ["", "pathlib.Path(sys.argv[-1], '0.done').touch();"])
+def test_workers_that_die_leave_their_jobs_to_the_study(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the output is no terminal too; one job done is no endless progress."""
+    script = f"import os, pathlib, sys; {first} os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(workers, "worker_command", lambda: [sys.executable, "-c", script])
+    session = SimpleNamespace(
+        name="a study",
+        arguments=SimpleNamespace(workers=2, ray=None, out=tmp_path),
+        objective=SimpleNamespace(device=torch.device("cpu")),
+        task=SimpleNamespace(cores_a_worker=1),
+    )
+    train_ahead(session, [{"kind": "repeat"}] * 3)  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert "3 trainings, 2 at once" in said
+    assert "workers died in a row" in said and "one by one" in said
+
+
 def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -> None:
     """The named models in their order, and so the same finalists, repeats, winner and weights."""
     studies, weights, outputs = [], [], []
@@ -76,6 +99,10 @@ def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -
         storage = f"sqlite:///{folder}/mlruns/optuna.db"
         studies.append(optuna.load_study(study_name="segmentation-tiny-glands", storage=storage))
         weights.append(torch.load(next(folder.rglob("seed_1.pt")), weights_only=True)["weights"])
+    results = dl4ia(tmp_path / "2", "results", "segmentation-tiny-glands")
+    assert results.returncode == 0, results.stderr
+    page = (tmp_path / "2" / "results" / "segmentation-tiny-glands" / "README.md").read_text()
+    assert "What each choice buys" in page and "ensemble" in page and "Measured optimism" in page
     assert "at once" not in outputs[0] and "trainings, 2 at once" in outputs[1]
     one, two = (
         {key: kept["history"]["val_dice"] for key, kept in kept_repeats(study).items()}

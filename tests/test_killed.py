@@ -32,7 +32,7 @@ NAME = "segmentation-tiny-glands"
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
            "--trials", str(TRIALS), "--epochs", str(EPOCHS), "--retraining-epochs", "60",
            "--finalists", "2", "--repeats", "2", "--seeds", "2"]  # fmt: skip
-STAGES = ("Finalists:", "Validating trial", "Retraining trial")
+STAGES = ("Finalists:", "Validating trial", "Retraining trial", "Training for the winner's score")
 
 
 def start(folder: Path, *flags: str) -> "subprocess.Popen[bytes]":

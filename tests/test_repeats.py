@@ -63,14 +63,37 @@ def test_points_are_trained_from_the_same_seed() -> None:
     assert len({kept["seed"] for kept in kept_repeats(study).values()}) == 1
 
 
-def test_a_failure_is_kept_too() -> None:
-    study, broken = optuna.create_study(), objective()
-    images = broken.dataset.images.clone()
-    images[:] = torch.nan
+def failing(study: optuna.Study) -> Repeats:
+    """Of images that are no numbers."""
+    broken = objective()
+    images = torch.full_like(broken.dataset.images, torch.nan)
     broken = replace(broken, dataset=replace(broken.dataset, images=images))
-    failing = replace(repeats(study), objective=broken)
+    return replace(repeats(study), objective=broken)
+
+
+def test_what_fails_ahead_beside_others_is_not_kept() -> None:
+    study = optuna.create_study()
     with pytest.raises(TrialFailure):
-        failing.value(BASELINE, 0, "trial 0", lambda: None)
+        failing(study).train(BASELINE, 0, "trial 0")
+    assert not kept_repeats(study)
+    repeats(study).train(BASELINE, 0, "trial 0")
+    (kept,) = kept_repeats(study).values()
+    assert repeats(study).value(BASELINE, 0, "", lambda: None) == kept["history"]["val_dice"][-1]
+
+
+def test_what_is_kept_is_not_asked_for_ahead() -> None:
+    study, asked = optuna.create_study(), []
+    known = replace(repeats(study), train_ahead=asked.extend)
+    known.value(BASELINE, 1, "trial 0", lambda: None)
+    known.prepare({"trial 0": BASELINE}, range(3))
+    assert [(job["number"], job["label"]) for job in asked] == [(0, "trial 0"), (2, "trial 0")]
+    assert all(job["point"] == BASELINE and job["kind"] == "repeat" for job in asked)
+
+
+def test_a_failure_is_kept_too() -> None:
+    study = optuna.create_study()
+    with pytest.raises(TrialFailure):
+        failing(study).value(BASELINE, 0, "trial 0", lambda: None)
     with pytest.raises(TrialFailure):  # of images that would train
         repeats(study).value(BASELINE, 0, "trial 0", lambda: None)
     (kept,) = kept_repeats(study).values()

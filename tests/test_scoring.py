@@ -124,8 +124,8 @@ def test_digits_have_accuracies_of_classes_and_a_calibration_error() -> None:
     test = Dataset(said, labels, ("1", "2", "3", "4"))
     found = summary(score(task, [Sure()], test, CPU), None, None)
     assert found["test_accuracy"] == 0.75
-    assert found["test_accuracy_a"] == 0.5 and found["test_accuracy_b"] == 1
-    assert "test_accuracy_c" not in found  # no image is of it
+    assert found["test_accuracy_of_a"] == 0.5 and found["test_accuracy_of_b"] == 1
+    assert "test_accuracy_of_c" not in found  # no image is of it
     confidence = torch.tensor([4.0, 0, 0]).softmax(0)[0].item()
     assert found["test_calibration_error"] == pytest.approx(abs(0.75 - confidence), abs=1e-6)
     assert "test_accuracy_ensemble_averaged" not in found

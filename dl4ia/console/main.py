@@ -172,7 +172,6 @@ def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -
 @commands.command()
 @click.argument("study")
 @click.option(
-    "-o",
     "--to",
     "folder",
     type=click.Path(path_type=Path),

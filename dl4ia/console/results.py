@@ -18,6 +18,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.trial import TrialState
 
 from dl4ia import findings
 from dl4ia.ablation import effects_of
@@ -27,7 +28,7 @@ from dl4ia.errors import InputError
 from dl4ia.selection import Selection
 from dl4ia.study import find_study, first_value, is_interrupted
 
-PRECISION = "%.6g"  # of figures in CSV files
+WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
 
 
 def write_results(name: str, storage: str, folder: Path) -> list[Path]:
@@ -39,8 +40,8 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
     winner: dict[str, Any] | None = study.user_attrs.get("winner")
     if winner is None:
         raise InputError(
-            f"study {name!r}: has no winner yet; expected a study that has ended with one: run its "
-            "command again"
+            f"study {name!r}: has no winner; expected a study that has ended with one: run its "
+            "command again (of several objectives with --knee)"
         )
     selection = _selection(study, winner)
     frames = {
@@ -57,7 +58,7 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
         if frame.empty:
             file.unlink(missing_ok=True)
             continue
-        frame.to_csv(file, index=False, float_format=PRECISION, lineterminator="\n")
+        frame.to_csv(file, index=False, lineterminator="\n")
         files.append(file)
     record = _record(study, winner, selection)
     page, known = place / "README.md", place / "study.json"
@@ -77,7 +78,8 @@ def _trials(study: optuna.Study) -> pd.DataFrame:
     rows = []
     for trial in study.get_trials(deepcopy=False):
         history = history_of(trial)
-        value = first_value(trial) if trial.values else None
+        # Optuna gives a pruned trial its last value, which is no value of a whole training.
+        value = first_value(trial) if trial.state == TrialState.COMPLETE else None
         rows.append(
             {
                 "trial": trial.number,
@@ -93,7 +95,7 @@ def _trials(study: optuna.Study) -> pd.DataFrame:
                 **trial.params,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
 def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
@@ -147,8 +149,7 @@ def _test(winner: Mapping[str, Any]) -> pd.DataFrame:
             "low": f"test_{name}_low",
             "high": f"test_{name}_high",
             **{f"seed_{k}": f"test_{name}_seed_{k}" for k in range(winner["seeds"])},
-            "ensemble": f"test_{name}_ensemble",
-            "ensemble_averaged": f"test_{name}_ensemble_averaged",
+            **{end: f"test_{name}_{end}" for end in findings.ensemble_labels(winner["seeds"])},
             "report": f"report_{name}",
             "report_sd": f"report_{name}_sd",
             "difference": f"difference_{name}",

@@ -8,15 +8,17 @@ from typing import Any
 import optuna
 
 from dl4ia import findings
-from dl4ia.markdown import code, plain, table
+from dl4ia.ablation import effects_of
+from dl4ia.errors import InputError, first_line
+from dl4ia.markdown import plain, table
 from dl4ia.selection import Selection
-from dl4ia.text import plural, short
+from dl4ia.text import duration, plural, short
 
 
 def summary_table(folder: Path) -> str:
     """All studies in `folder`, a line each, as a Markdown table; from their study.json alone."""
     files = sorted(folder.glob("*/study.json"))
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    records = [_read(file) for file in files]
     rows = [("study", "winner", "metric", "test, single model", "95 % interval",
              "ensemble and views", "the report's best, retrained", "difference")]  # fmt: skip
     for record in records:
@@ -31,7 +33,7 @@ def summary_table(folder: Path) -> str:
                     each.replace("_", ", "),
                     _spread(scores, f"test_{each}"),
                     findings.interval(scores, f"test_{each}"),
-                    _of_no_single_model(scores, each),
+                    _of_no_single_model(scores, record["seeds"], each),
                     _spread(scores, f"report_{each}"),
                     _difference(scores, each),
                 )
@@ -47,7 +49,11 @@ def results_page(
 ) -> str:
     """The README.md of one study; record: its study.json."""
     metric, machine = record["metric"], record["machine"]
-    openings = plural(len(record["test_openings"]), "time")
+    openings = [
+        f"{each['when']} for trial {each['trial']} at commit {each['commit'][:10]}"
+        + (" with uncommitted changes" if each["dirty"] == "True" else "")
+        for each in record["test_openings"]
+    ]
     over = plural(winner["images"], "image")
     if winner["patients"]:
         over += f" of {plural(winner['patients'], 'patient')}"
@@ -60,8 +66,8 @@ def results_page(
         "",
         f"    {record['command'] or 'the command is not known: an earlier version ran it'}",
         "",
-        f"Data: {plain(record['data'])}. From {record['start']} to {record['end']}, "
-        f"{record['trial_seconds'] / 3600:.1f} hours of it the trials' training; "
+        f"Data: {plain(record['data'])}. From {record['start']} to {record['end']}; the trials' "
+        f"training took {duration(record['trial_seconds'])}, added up over all processes. "
         f"{_joined(machine, 'processor')}, {_joined(machine, 'cores')} cores a process, device "
         f"{_joined(machine, 'device')}, {_joined(machine, 'precision')} training; commit "
         f"{_joined(machine, 'commit')}{_changes(machine)}, torch {_joined(machine, 'torch')}, "
@@ -71,7 +77,9 @@ def results_page(
         "",
         f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
         f"{plural(winner['seeds'], 'seed')}; mean ± SD over seeds, 95 % intervals over {over} and "
-        f"seeds. The test set was opened {openings}. All metrics: [test.csv](test.csv).",
+        f"seeds. Retrained at commit {plain(', '.join(record['retraining_commits']))}; the test "
+        f"set was opened {plural(len(openings), 'time')}: {'; '.join(openings)}. All metrics: "
+        "[test.csv](test.csv).",
         "",
         table(_test_rows(winner, metric, record["report_model"])),
     ]
@@ -96,6 +104,12 @@ def results_page(
             "repeat: [ablation.csv](ablation.csv).",
             "",
             table(findings.effects(ablation)),
+            "",
+            *(
+                plain(findings.effect_line(each, ablation["held_out"])) + "\n"
+                for each in effects_of(ablation)
+                if each.failure
+            ),
         ]
     lines += [
         "",
@@ -109,10 +123,7 @@ def results_page(
         "",
         table([("hyperparameter", "value"), *((k, short(v)) for k, v in winner["point"].items())]),
         "",
-        "To see it all in one page: " + code("mlruns/reports/" + record["study"] + "/index.html")
-        + ", written by the command above.",
-        "",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 
@@ -128,7 +139,10 @@ def _test_rows(
     winner: Mapping[str, Any], metric: str, report_model: str | None
 ) -> list[tuple[str, ...]]:
     scores = winner["metrics"]
-    header = ["metric", "test", "95 % interval", "ensemble", "ensemble and views"]
+    ends = [
+        end for end in findings.ensemble_labels(winner["seeds"]) if f"test_{metric}_{end}" in scores
+    ]
+    header = ["metric", "test", "95 % interval", *(end.replace("_", ", ") for end in ends)]
     if report_model is not None:
         header += [f"{report_model}, retrained", "difference", "P(better)"]
     rows = [tuple(header)]
@@ -136,8 +150,8 @@ def _test_rows(
         row = [name, _spread(scores, f"test_{name}"), "–"]
         if f"test_{name}_low" in scores:
             row[2] = findings.interval(scores, f"test_{name}")
-        for suffix in ("ensemble", "ensemble_averaged"):
-            key = f"test_{name}_{suffix}"
+        for end in ends:
+            key = f"test_{name}_{end}"
             row.append(f"{scores[key]:.4f}" if key in scores else "–")
         if report_model is not None:
             better = scores.get(f"p_better_{name}")
@@ -159,9 +173,17 @@ def _difference(scores: Mapping[str, float], name: str) -> str:
     return f"{scores[key]:+.4f} [{findings.interval(scores, key, '+')}]" if key in scores else "–"
 
 
-def _of_no_single_model(scores: Mapping[str, float], name: str) -> str:
+def _of_no_single_model(scores: Mapping[str, float], seeds: int, name: str) -> str:
     """Of the ensemble, averaged over views where the task has them."""
-    for suffix in ("ensemble_averaged", "ensemble"):
-        if f"test_{name}_{suffix}" in scores:
-            return f"{scores[f'test_{name}_{suffix}']:.4f}"
-    return "–"
+    ends = [end for end in findings.ensemble_labels(seeds) if f"test_{name}_{end}" in scores]
+    return f"{scores[f'test_{name}_{ends[-1]}']:.4f}" if ends else "–"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{file}: is not of `dl4ia results` ({first_line(error)}); write it anew, or delete it"
+        ) from error
+    return record
