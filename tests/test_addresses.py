@@ -124,14 +124,7 @@ def test_what_is_read_must_be_there(tmp_path: Path) -> None:
 
 def test_a_command_that_is_shown_has_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql+psycopg://me:secret@host/dl4ia?application_name=x"
-    words = [
-        "studies/segmentation.py",
-        "--storage",
-        url,
-        f"--tracking-uri={url}",
-        "--data",
-        "a b@c",
-    ]
+    words = ["segmentation.py", "--storage", url, f"--tracking-uri={url}", "--data", "a b@c"]
     monkeypatch.setattr("sys.argv", words)
     shown = this_command()
     hidden = url.replace("secret", "***")

@@ -102,7 +102,11 @@ def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -
     results = dl4ia(tmp_path / "2", "results", "segmentation-tiny-glands")
     assert results.returncode == 0, results.stderr
     page = (tmp_path / "2" / "results" / "segmentation-tiny-glands" / "README.md").read_text()
-    assert "What each choice buys" in page and "ensemble" in page and "Measured optimism" in page
+    assert (
+        "What each choice buys" in page
+        and "ensemble of the 2 seeds" in page
+        and "Measured optimism" in page
+    )
     assert "at once" not in outputs[0] and "trainings, 2 at once" in outputs[1]
     one, two = (
         {key: kept["history"]["val_dice"] for key, kept in kept_repeats(study).items()}

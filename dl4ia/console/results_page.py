@@ -139,10 +139,9 @@ def _test_rows(
     winner: Mapping[str, Any], metric: str, report_model: str | None
 ) -> list[tuple[str, ...]]:
     scores = winner["metrics"]
-    ends = [
-        end for end in findings.ensemble_labels(winner["seeds"]) if f"test_{metric}_{end}" in scores
-    ]
-    header = ["metric", "test", "95 % interval", *(end.replace("_", ", ") for end in ends)]
+    labels = findings.ensemble_labels(winner["seeds"])
+    ends = [end for end in labels if f"test_{metric}_{end}" in scores]
+    header = ["metric", "test", "95 % interval", *(labels[end] for end in ends)]
     if report_model is not None:
         header += [f"{report_model}, retrained", "difference", "P(better)"]
     rows = [tuple(header)]
