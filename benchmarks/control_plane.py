@@ -12,6 +12,7 @@ Takes about 10 minutes on two cores, most of them to fill the studies.
 """
 
 import argparse
+import json
 import random
 import tempfile
 import time
@@ -33,11 +34,22 @@ def values(seed: int) -> list[float]:
     return [end * (1 - 0.5 ** (epoch + 1)) for epoch in range(EPOCHS)]
 
 
+def history(course: list[float]) -> dict[str, list[float]]:
+    """What a trial keeps of its epochs."""
+    columns = ("train_loss", "train_accuracy", "learning_rate", "val_loss", "val_dice",
+               "val_dice_pooled", "val_iou", "seconds")  # fmt: skip
+    return dict.fromkeys(columns, course)
+
+
 def finished(space: Any, count: int) -> Iterator[Any]:
-    """So many trials of random points, as they would stand in a study."""
+    """So many trials of random points, as they would stand in a study, epochs and all."""
     import optuna
 
+    from dl4ia.attributes import PREFIX
+    from dl4ia.environment import describe_environment
     from dl4ia.search_space import sample
+
+    environment = describe_environment()
 
     drawing = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(count):
@@ -48,6 +60,11 @@ def finished(space: Any, count: int) -> Iterator[Any]:
             value=course[-1],
             params=trial.params,
             distributions=trial.distributions,
+            user_attrs={"seed": number, "weights": 1000 + number},
+            system_attrs={
+                f"{PREFIX}environment": environment,
+                f"{PREFIX}history": history(course),
+            },
             intermediate_values=dict(enumerate(course, start=1)),
         )
 
@@ -93,6 +110,18 @@ def fill(study: Any, trials: list[Any]) -> None:
                 for step, value in trial.intermediate_values.items()
             ],
         )
+        for model, attributes in (
+            (models.TrialUserAttributeModel, "user_attrs"),
+            (models.TrialSystemAttributeModel, "system_attrs"),
+        ):
+            yield (
+                model,
+                [
+                    {"trial_id": known, "key": key, "value_json": json.dumps(value)}
+                    for known, trial in pairs
+                    for key, value in getattr(trial, attributes).items()
+                ],
+            )
         yield (
             models.TrialValueModel,
             [

@@ -19,6 +19,7 @@ from dl4ia.search import MOST_ATTEMPTS, MOST_SKIPPED
 from dl4ia.study import ended_trials, finished_trials, is_interrupted, is_skipped
 
 __all__ = ["storage"]  # a fixture
+SHORT_TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "200"))
 WORKER = Path(__file__).with_name("small_search.py")
 
 
@@ -189,7 +190,7 @@ def workers(url: str, count: int, trials: int, deadly: float) -> list[int]:
     return ended
 
 
-@pytest.mark.parametrize(("count", "trials", "deadly"), [(8, 200, 0.0), (4, 60, 0.03)])
+@pytest.mark.parametrize(("count", "trials", "deadly"), [(8, SHORT_TRIALS, 0.0), (4, 60, 0.03)])
 def test_many_processes_run_exactly_as_many_trials(
     storage: optuna.storages.RDBStorage, count: int, trials: int, deadly: float
 ) -> None:

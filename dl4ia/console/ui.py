@@ -91,7 +91,7 @@ def serve(storage: str, tracking_uri: str, artifacts: Path) -> None:
     # Noted, not raised: nothing may interrupt a start between a process and its being known.
     for number in STOPPING:
         signal.signal(number, lambda number, frame: stopped.append(number))
-    ports = _free_ports(2)
+    ports = free_ports(2)
     servers: list[Server] = []
     try:
         words = [sys.executable, "-c", DASHBOARD, "--host", HOST, "--port", str(ports[0])]
@@ -130,7 +130,7 @@ def _wait_until_answered(servers: Sequence[Server], stopped: list[int]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """As many different ones: all are held before the first is let go."""
     sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
