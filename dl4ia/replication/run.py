@@ -137,7 +137,8 @@ def _provenance(outcomes: Outcomes, benches: Benches) -> list[str]:
     environments = [outcome.environment for outcome in every]
 
     def values(key: str) -> str:
-        return ", ".join(sorted({environment[key] for environment in environments}))
+        known = {environment[key] for environment in environments if key in environment}
+        return ", ".join(sorted(known))
 
     seeds = plural(len({outcome.seed for outcome in every}), "seed")
     commits = ", ".join(sorted({environment["commit"][:10] for environment in environments}))
@@ -148,9 +149,10 @@ def _provenance(outcomes: Outcomes, benches: Benches) -> list[str]:
         *(f"Data: {bench.source.description}." for bench in benches.values()),
         f"Ours: mean ± SD over {seeds}, of the weights after the last epoch. Made by studies/"
         f"replicate.py at commit {commits}{changed} on {values('device')} "
-        f"({values('system')}, {values('cores')} cores, {', '.join(sorted(precisions))}, torch "
-        f"{values('torch')}), {' to '.join(dict.fromkeys([days[0], days[-1]]))}. Seconds are of "
-        "all epochs, each with its scoring, and compare only within one run.",
+        f"({', '.join(filter(None, [values('processor'), values('system')]))}, cores a process: "
+        f"{values('cores')}, {', '.join(sorted(precisions))}, torch {values('torch')}), "
+        f"{' to '.join(dict.fromkeys([days[0], days[-1]]))}. Seconds are of all epochs, each with "
+        "its scoring, and compare only within one run.",
     ]
 
 
