@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from torch import nn
 
-from dl4ia import figures
+from dl4ia import figures, findings
 from dl4ia.data.dataset import Dataset
 from dl4ia.errors import first_line
 from dl4ia.notes import study_note, trial_note
@@ -64,14 +64,12 @@ def write_study(session: Session, selection: Selection | None, run: str) -> None
     """
     study, metric = session.study, session.task.metric
     if selection is not None:
-        ablation = study.user_attrs.get("ablation", {})
+        ablation = findings.ablation_of(study, selection.winner)
         plots = {
             "finalists": ("Finalists", figures.finalists(study, selection, metric)),
             "ablation": (
                 f"What each choice of trial {selection.winner} buys",
-                figures.ablation(ablation, metric)
-                if ablation.get("trial") == selection.winner
-                else None,
+                figures.ablation(ablation, metric) if ablation else None,
             ),
         }
         for name, (title, figure) in plots.items():

@@ -7,7 +7,6 @@ before a test file is, and another one needs the user's word and is counted.
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ class Retrainer:
     task: Task
     point: Mapping[str, Any]
     dataset: Dataset
+    fingerprint: str  # the dataset's, which takes a while to make
     epochs: int
     seed: int
     device: torch.device
@@ -80,10 +80,10 @@ class Retrainer:
         checkpoint.remove()
         return Retraining(model, history, self.commit)
 
-    @cached_property
+    @property
     def _recipe(self) -> str:
         """All that the weights follow from."""
-        return repr((dict(self.point), self.dataset.fingerprint(), self.epochs, self.seed))
+        return repr((dict(self.point), self.fingerprint, self.epochs, self.seed))
 
     def _read(self) -> dict[str, Any] | None:
         if not self.file.exists():

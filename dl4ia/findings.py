@@ -69,8 +69,7 @@ def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]
             mean = f"{found.mean:.4f}"
             if found.count > 1:
                 deviation = f"{found.deviation:.4f}"
-                # Dice and accuracy are shares, of which a t-interval knows nothing.
-                interval = f"{max(found.low, 0):.4f} to {min(found.high, 1):.4f}"
+                interval = "{:.4f} to {:.4f}".format(*selection.interval(each))
         model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
         cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
         rows.append((*cells, interval, f"{each.weights:,}", model))
@@ -97,6 +96,12 @@ def effect_line(effect: Effect, held_out: float) -> str:
     return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
 
 
+def ablation_of(study: optuna.Study, winner: int) -> dict[str, Any] | None:
+    """What the study has of this trial's choices, turned back; None where it was not asked."""
+    ablation: dict[str, Any] = study.user_attrs.get("ablation", {})
+    return ablation if ablation.get("trial") == winner else None
+
+
 def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows: what each choice buys; ablation: the study's attribute. Without those that failed."""
     rows: list[tuple[str, ...]] = [
@@ -120,6 +125,12 @@ def test_metrics(scores: Mapping[str, float]) -> list[str]:
 def _is_said_of(name: str, metrics: Sequence[str]) -> bool:
     """Whether it is another metric's name and an end; a class may be called "low" too."""
     return any(name.startswith(other) and SAID.fullmatch(name, len(other)) for other in metrics)
+
+
+def spread(scores: Mapping[str, float], name: str) -> str:
+    """One of a winner's scores, ± its standard deviation over seeds where there are several."""
+    deviation = f" ± {scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else ""
+    return f"{scores[name]:.4f}{deviation}"
 
 
 def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:

@@ -119,13 +119,12 @@ def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
     if not selection.finalists:
         return []
     winner = selection.of(selection.winner)
-    optimism = winner.searched - selection.estimate(winner).mean
     lines = [
         "",
         f"Finalists (up to {selection.repeats} fresh splits and seeds, the same for all)",
         table(findings.finalists(study, selection)),
         f"  measured optimism of the search: {winner.searched:.4f} - "
-        f"{selection.estimate(winner).mean:.4f} = {optimism:.4f}",
+        f"{selection.estimate(winner).mean:.4f} = {selection.optimism:.4f}",
     ]
     if selection.simpler is not None:
         simpler = selection.of(selection.simpler)
@@ -137,8 +136,8 @@ def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
 
 
 def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
-    ablation = study.user_attrs.get("ablation", {})
-    if ablation.get("trial") != winner:
+    ablation = findings.ablation_of(study, winner)
+    if ablation is None:
         return []
     return [
         "",
@@ -203,9 +202,7 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
 
 
 def _with_spread(scores: Mapping[str, float], name: str) -> str:
-    text = f"{scores[name]:.4f}"
-    if f"{name}_sd" in scores:
-        text += f" ± {scores[f'{name}_sd']:.4f}"
+    text = findings.spread(scores, name)
     if f"{name}_low" in scores:
         text += f" [{scores[f'{name}_low']:.4f}, {scores[f'{name}_high']:.4f}]"
     return text

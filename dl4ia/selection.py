@@ -56,6 +56,17 @@ class Selection:
         """Its mean over repeats, and how far that can be trusted."""
         return estimate(finalist.values, self.held_out)
 
+    def interval(self, finalist: Finalist) -> tuple[float, float]:
+        """95 %, cut off at 0 and 1: Dice and accuracy are shares, of which a t knows nothing."""
+        found = self.estimate(finalist)
+        return max(found.low, 0.0), min(found.high, 1.0)
+
+    @property
+    def optimism(self) -> float:
+        """The winner's value in the search minus its mean over the repeats."""
+        winner = self.of(self.winner)
+        return winner.searched - self.estimate(winner).mean
+
     def of(self, trial: int) -> Finalist:
         """The finalist that is this trial."""
         return next(each for each in self.finalists if each.trial == trial)

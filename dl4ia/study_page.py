@@ -61,10 +61,9 @@ def _headline(
     study: optuna.Study, selection: Selection, metric: str, winner: dict[str, Any]
 ) -> list[tuple[str, str]]:
     scores = winner["metrics"]
-    spread = f" ± {scores[f'test_{metric}_sd']:.4f}" if f"test_{metric}_sd" in scores else ""
     tiles = [
         (
-            f"{scores[f'test_{metric}']:.4f}{spread}",
+            findings.spread(scores, f"test_{metric}"),
             f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
             f"{findings.interval(scores, f'test_{metric}')}",
         )
@@ -84,7 +83,7 @@ def _headline(
         mean = selection.estimate(finalist).mean
         tiles.append(
             (
-                f"{finalist.searched - mean:+.4f}",
+                f"{selection.optimism:+.4f}",
                 f"measured optimism of the search: {finalist.searched:.4f} in it, {mean:.4f} on "
                 "fresh splits and seeds",
             )
@@ -222,8 +221,8 @@ def _choices(study: optuna.Study, metric: str) -> list[str]:
 
 
 def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
-    ablation = study.user_attrs.get("ablation", {})
-    if ablation.get("trial") != winner:
+    ablation = findings.ablation_of(study, winner)
+    if ablation is None:
         return []
     effects = effects_of(ablation)
     failed = [findings.effect_line(each, ablation["held_out"]) for each in effects if each.failure]

@@ -29,6 +29,7 @@ from dl4ia.pareto import pareto_front
 from dl4ia.pictures import draw_front
 from dl4ia.progress import Progress
 from dl4ia.recording import open_parent, repeats_are_written, write_repeats
+from dl4ia.retraining import train_retraining, train_validation
 from dl4ia.search import search
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, best_value
@@ -39,14 +40,7 @@ from dl4ia.task import Task
 from dl4ia.tracking.runs import Status
 from dl4ia.tracking.writing import TrackingError
 from dl4ia.turns import KEEP
-from dl4ia.winner import (
-    score_winner,
-    track_winner,
-    train_retraining,
-    train_validation,
-    winner_is_scored,
-    winner_is_tracked,
-)
+from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
 from dl4ia.workers import end_with_parent
 
 

@@ -33,7 +33,8 @@ def run(train: Dataset, file: Path, seed: int = 1, epochs: int = 2) -> tuple[Ret
     """A retraining, and the number of epochs it took."""
     trained: list[int] = []
     baseline = REPORT_MODELS["baseline"]
-    retrainer = Retrainer(TASK, baseline, train, epochs, seed, CPU, "abc", file)
+    known = train.fingerprint()
+    retrainer = Retrainer(TASK, baseline, train, known, epochs, seed, CPU, "abc", file)
     was_kept = retrainer.is_kept
     result = retrainer.train(lambda: trained.append(1))
     assert was_kept == (not trained) and retrainer.is_kept

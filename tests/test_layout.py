@@ -60,6 +60,7 @@ ORDER = [
     "keeper",
     "ahead",
     "finalists",
+    "retraining",
     "winner",
     "workflow",
     "replication",
@@ -133,7 +134,8 @@ def test_training_and_models_know_nothing_of_optuna() -> None:
     knowing = importers("optuna")
     assert knowing == {"attributes.py", "objective.py", "storage.py", "study.py", "search.py",
                        "pareto.py", "repeats.py", "selection.py", "records.py", "evaluation.py",
-                       "finalists.py", "findings.py", "report.py", "session.py", "winner.py",
+                       "finalists.py", "findings.py", "report.py", "session.py",
+                       "retraining.py",
                        "figures.py", "study_page.py", "notes.py", "recording.py", "dashboard.py",
                        "progress.py", "workflow.py", "console/sync.py",
                        "console/results.py", "console/results_page.py"}  # fmt: skip

@@ -112,7 +112,7 @@ def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
             found = selection.estimate(each)
             row |= {"mean": found.mean}
             if found.count > 1:
-                low, high = max(found.low, 0), min(found.high, 1)  # of shares
+                low, high = selection.interval(each)
                 row |= {"sd": found.deviation, "low": low, "high": high}
         row |= {f"repeat_{number}": value for number, value in enumerate(each.values, start=1)}
         rows.append(row | {"given_up": each.given_up})
@@ -120,8 +120,8 @@ def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
 
 
 def _ablation(study: optuna.Study, winner: Mapping[str, Any]) -> pd.DataFrame:
-    record = study.user_attrs.get("ablation", {})
-    if record.get("trial") != winner["trial"]:
+    record = findings.ablation_of(study, winner["trial"])
+    if record is None:
         return pd.DataFrame()
     rows = []
     for each in effects_of(record):
@@ -197,14 +197,6 @@ def _record(
         "test_patients": winner["patients"],
         "test_openings": study.user_attrs["test_openings"],
         "report_model": None if compared is None else findings.describe(trials[compared]),
-        "optimism": _optimism(selection),
+        "optimism": selection.optimism if selection else None,
         "scores": winner["metrics"],
     }  # fmt: skip
-
-
-def _optimism(selection: Selection | None) -> float | None:
-    """The winner's value in the search minus its mean over the repeats."""
-    if selection is None:
-        return None
-    finalist = selection.of(selection.winner)
-    return finalist.searched - selection.estimate(finalist).mean

@@ -31,10 +31,10 @@ def summary_table(folder: Path) -> str:
                     record["study"] if first else "",
                     f"{record['winner_model']}, {record['weights']:,} weights" if first else "",
                     each.replace("_", ", "),
-                    _spread(scores, f"test_{each}"),
+                    findings.spread(scores, f"test_{each}"),
                     findings.interval(scores, f"test_{each}"),
                     _of_no_single_model(scores, record["seeds"], each),
-                    _spread(scores, f"report_{each}"),
+                    _report(scores, each),
                     _difference(scores, each),
                 )
             )
@@ -93,8 +93,8 @@ def results_page(
             "",
             table(findings.finalists(study, selection)),
         ]
-    ablation = study.user_attrs.get("ablation", {})
-    if ablation.get("trial") == winner["trial"]:
+    ablation = findings.ablation_of(study, winner["trial"])
+    if ablation is not None:
         lines += [
             "",
             "## What each choice buys",
@@ -146,7 +146,7 @@ def _test_rows(
         header += [f"{report_model}, retrained", "difference", "P(better)"]
     rows = [tuple(header)]
     for name in findings.test_metrics(scores):
-        row = [name, _spread(scores, f"test_{name}"), "–"]
+        row = [name, findings.spread(scores, f"test_{name}"), "–"]
         if f"test_{name}_low" in scores:
             row[2] = findings.interval(scores, f"test_{name}")
         for end in ends:
@@ -154,17 +154,16 @@ def _test_rows(
             row.append(f"{scores[key]:.4f}" if key in scores else "–")
         if report_model is not None:
             better = scores.get(f"p_better_{name}")
-            row += [_spread(scores, f"report_{name}"), _difference(scores, name)]
+            row += [_report(scores, name), _difference(scores, name)]
             row.append("–" if better is None else f"{better:.3f}")
         rows.append(tuple(row))
     return rows
 
 
-def _spread(scores: Mapping[str, float], name: str) -> str:
-    if name not in scores:
-        return "–"
-    deviation = f" ± {scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else ""
-    return f"{scores[name]:.4f}{deviation}"
+def _report(scores: Mapping[str, float], name: str) -> str:
+    """The report's best model, retrained; not of every metric."""
+    known = f"report_{name}"
+    return findings.spread(scores, known) if known in scores else "–"
 
 
 def _difference(scores: Mapping[str, float], name: str) -> str:
