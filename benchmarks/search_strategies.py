@@ -1,0 +1,233 @@
+"""The best value found against the time spent: dl4ia's search, plain TPE, random search.
+
+    python benchmarks/search_strategies.py digits --data data --images 10000 --out curves  # MNIST
+    python benchmarks/search_strategies.py glands --out curves  # the drawn glands
+    python benchmarks/search_strategies.py glands --data data/WARWICK --out curves
+
+Runs each strategy's study of 50 trials from five seeds (the same split for the same seed), on one
+thread. Prints the median over the seeds of the best value so far, after shares of the time that
+plain TPE takes in all, and after what share each strategy's median reaches plain TPE's last one;
+draws the curves. Time is the process's CPU time, which with one thread is wall time on a quiet
+machine, and less disturbed by neighbours on another. Studies are kept in --out: the same command
+goes on where it was, and two may run at once with different --seeds. Takes hours. The test images
+are not read.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dl4ia.environment import tune_process
+
+if TYPE_CHECKING:
+    import optuna
+
+    from dl4ia.objective import Objective
+    from dl4ia.search_space import SpaceModule
+
+TRIALS, SEEDS = 50, (0, 1, 2, 3, 4)
+EPOCHS = {"digits": (40, 8), "glands": (28, 60)}  # as the studies have, without and with --data
+OURS, TPE = "dl4ia", "TPE"
+STRATEGIES = {
+    OURS: "its default: the report's models first, TPE, Hyperband",
+    "dl4ia, unpruned": "the same without Hyperband",
+    TPE: "Optuna's default: TPE, no pruning, no trials to begin with",
+    "random": "random points, no pruning",
+    "GP": "Optuna's Gaussian process, no pruning",
+}
+SHARES = (0.1, 0.2, 1 / 3, 0.5, 0.75, 1.0)  # of the time that plain TPE takes in all
+
+Curve = list[tuple[float, float]]  # CPU seconds, and the best value by then
+
+
+def open_search(
+    strategy: str, objective: "Objective", searched: "SpaceModule", storage: str
+) -> "optuna.Study":
+    """A fresh study; ours in the database `storage`, as it always is."""
+    import optuna
+
+    from dl4ia.storage import open_storage
+    from dl4ia.study import Identity, open_study
+
+    if strategy.startswith(OURS):
+        identity = Identity(
+            objective.task.name, objective.task.metric, "", "", {}, "", "", objective.epochs, 1,
+            objective.seed,
+        )  # fmt: skip
+        study = open_study(open_storage(storage), strategy, identity, searched)
+        if strategy != OURS:
+            study.pruner = optuna.pruners.NopPruner()
+        return study
+    samplers = {
+        TPE: optuna.samplers.TPESampler,
+        "random": optuna.samplers.RandomSampler,
+        "GP": optuna.samplers.GPSampler,
+    }
+    sampler = samplers[strategy](seed=objective.seed)
+    pruner = optuna.pruners.NopPruner()
+    return optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+
+
+def run_one(
+    task_name: str, data: Path | None, images: int | None, strategy: str, seed: int, trials: int
+) -> Curve:
+    """One study, on the first so many training images, or all."""
+    import optuna
+    import torch
+
+    from dl4ia.classification import ClassificationTask
+    from dl4ia.data.dataset import Source
+    from dl4ia.data.embedded import EmbeddedGlands
+    from dl4ia.data.embedded_digits import EmbeddedDigits
+    from dl4ia.data.gland_folder import GlandFolder
+    from dl4ia.data.idx_folder import IdxFolder
+    from dl4ia.data.splits import make_splits
+    from dl4ia.errors import TrialFailure
+    from dl4ia.objective import Objective
+    from dl4ia.segmentation import SegmentationTask
+    from dl4ia.task import Task
+    from search_spaces import classification, segmentation
+
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    source: Source
+    task: Task
+    if task_name == "digits":
+        source = digits = IdxFolder(data) if data else EmbeddedDigits()
+        task, searched = ClassificationTask(digits.classes), classification
+    else:
+        source = GlandFolder(data) if data else EmbeddedGlands()
+        task, searched = SegmentationTask(), segmentation
+    dataset = source.train()
+    dataset = dataset.subset(range(min(len(dataset), images or len(dataset))))
+    splits = make_splits(task.strata(dataset), 1, seed)
+    epochs = EPOCHS[task_name][data is not None]
+    device = torch.device("cpu")
+    objective = Objective(task, searched.SPACE, dataset, splits, epochs, seed, device, {})
+    curve: Curve = []
+    with tempfile.TemporaryDirectory() as folder:
+        study = open_search(strategy, objective, searched, f"sqlite:///{folder}/optuna.db")
+        start = time.process_time()
+
+        def note(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            if trial.state == optuna.trial.TrialState.COMPLETE:
+                curve.append((time.process_time() - start, study.best_value))
+
+        study.optimize(objective, trials, catch=(TrialFailure,), callbacks=[note])
+        curve.append((time.process_time() - start, study.best_value))
+    return curve
+
+
+def best_by(curve: Curve, seconds: float) -> float:
+    """The best value after so many seconds; minus infinity before the first trial has completed."""
+    return max((value for when, value in curve if when <= seconds), default=float("-inf"))
+
+
+def reaches(curves: list[Curve], target: float) -> float | None:
+    """After how many seconds the median of the curves is at least `target`; None where never."""
+    for seconds in sorted(when for curve in curves for when, _ in curve):
+        if statistics.median(best_by(curve, seconds) for curve in curves) >= target:
+            return seconds
+    return None
+
+
+def summarize(curves: dict[str, list[Curve]]) -> str:
+    """A Markdown table: medians of the best value so far, and the time to plain TPE's last one."""
+    whole = statistics.median(curve[-1][0] for curve in curves[TPE])
+    target = statistics.median(curve[-1][1] for curve in curves[TPE])
+    head = [f"{share:.0%}" for share in SHARES]
+    lines = [
+        f"| strategy | {' | '.join(head)} | at its end | takes | reaches {target:.4f} after |",
+        "|---|" + "---:|" * (len(SHARES) + 3),
+    ]
+    for strategy, found in curves.items():
+        medians = [
+            statistics.median(best_by(curve, share * whole) for curve in found) for share in SHARES
+        ]
+        medians.append(statistics.median(curve[-1][1] for curve in found))
+        cells = [f"{value:.4f}" if value > float("-inf") else "–" for value in medians]
+        ends = statistics.median(curve[-1][0] for curve in found) / whole
+        reached = reaches(found, target)
+        cells += [f"{ends:.0%}", "never" if reached is None else f"{reached / whole:.0%}"]
+        lines.append(f"| {strategy} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(curves: dict[str, list[Curve]], title: str, path: Path) -> None:
+    """The medians over the seeds as steps, each study thin behind them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    last = max(curve[-1][0] for found in curves.values() for curve in found)
+    for number, (strategy, found) in enumerate(curves.items()):
+        for curve in found:
+            times, values = zip(*curve, strict=True)
+            axes.step(times, values, where="post", color=f"C{number}", alpha=0.2, linewidth=0.8)
+        times = sorted(when for curve in found for when, _ in curve)
+        medians = [statistics.median(best_by(curve, when) for curve in found) for when in times]
+        axes.step(times, medians, where="post", color=f"C{number}", label=strategy)
+    final = [curve[-1][1] for found in curves.values() for curve in found]
+    spread = max(final) - min(final)
+    axes.set_ylim(min(final) - 2 * spread, max(final) + 0.2 * spread)
+    axes.set(xlim=(0, last), xlabel="CPU seconds, one thread", ylabel="best validation value")
+    axes.set_title(title)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run what is missing; print the table and draw the curves of the seeds that all have."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("task", choices=tuple(EPOCHS))
+    parser.add_argument("--data", type=Path, help="default: what the program brings along")
+    parser.add_argument("--images", type=int, help="the first so many to train on (default: all)")
+    parser.add_argument("--out", type=Path, required=True, help="where the studies are kept")
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        choices=tuple(STRATEGIES),
+        default=[name for name in STRATEGIES if name != "GP"],
+        help="; ".join(f"{name}: {meaning}" for name, meaning in STRATEGIES.items()),
+    )
+    arguments = parser.parse_args()
+    tune_process()
+    name = f"{arguments.task}-{arguments.data.name if arguments.data else 'embedded'}"
+    if arguments.images:
+        name += f"-{arguments.images}"
+    folder = arguments.out / f"{name}-{arguments.trials}-trials"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, strategy in product(arguments.seeds, arguments.strategies):
+        path = folder / f"{strategy}-{seed}.json"
+        if not path.exists():
+            curve = run_one(
+                arguments.task, arguments.data, arguments.images, strategy, seed, arguments.trials
+            )
+            unfinished = path.with_suffix(".part")
+            unfinished.write_text(json.dumps(curve))
+            unfinished.rename(path)
+            seconds, value = curve[-1]
+            print(f"seed {seed}  {strategy:<16} {value:.4f} in {seconds:.0f} s", flush=True)
+    curves = {
+        strategy: [
+            json.loads((folder / f"{strategy}-{seed}.json").read_text()) for seed in arguments.seeds
+        ]
+        for strategy in arguments.strategies
+    }
+    if TPE in curves:
+        print(summarize(curves))
+    draw(curves, f"{name}: median of {len(arguments.seeds)} studies", folder / "curves.png")
+    print(folder / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
