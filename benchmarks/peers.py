@@ -13,26 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from materials import open_task
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms, tv_tensors
 from torchvision.transforms import v2
 
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Dataset as Images
 from dl4ia.data.dataset import Source
-from dl4ia.data.embedded import EmbeddedGlands
-from dl4ia.data.gland_folder import GlandFolder
-from dl4ia.data.idx_folder import IdxFolder
 from dl4ia.data.splits import Split, make_splits
 from dl4ia.models.layers import Upsampling
 from dl4ia.models.segmentation import UNet
 from dl4ia.search_space import Point, SpaceModule
-from dl4ia.segmentation import SegmentationTask
 from dl4ia.task import Task
 from dl4ia.training.losses import make_loss
 from dl4ia.training.optimization import schedule_factor
-from search_spaces import classification, segmentation
 
 Epoch = tuple[float, float]  # seconds, and the validation part's score
 Loaders = tuple[DataLoader[Any], DataLoader[Any]]  # of what is trained on, and of what is scored
@@ -58,22 +53,15 @@ class Material:
 
 def open_material(task: str, folder: Path | None) -> Material:
     """Of "digits" (MNIST as torchvision leaves it, in `folder` or data), or of "glands"."""
-    source: Source
-    scorer: Task
-    if task == "digits":
-        source = digits = IdxFolder(folder or Path("data"))
-        scorer = ClassificationTask(digits.classes)
-    else:
-        source = GlandFolder(folder) if folder else EmbeddedGlands()
-        scorer = SegmentationTask()
+    digits = folder or Path("data")
+    scorer, source, searched = open_task(task, digits if task == "digits" else folder)
     dataset = source.train()
     (split,) = make_splits(scorer.strata(dataset), 1, seed=0)
     train, validation = dataset.subset(split.train), dataset.subset(split.validation)
     if task == "digits":
-        loaders = partial(digit_loaders, folder or Path("data"), split)
+        loaders = partial(digit_loaders, digits, split)
     else:
         loaders = partial(gland_loaders, train, validation)
-    searched = {"digits": classification, "glands": segmentation}[task]
     return Material(scorer, source, searched, train, validation, loaders)
 
 

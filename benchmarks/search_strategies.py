@@ -9,18 +9,19 @@ thread. Prints the median over the seeds of the best value so far, after shares 
 plain TPE takes in all, and after what share each strategy's median reaches plain TPE's last one;
 draws the curves. Time is the process's CPU time, which with one thread is wall time on a quiet
 machine, and less disturbed by neighbours on another. Studies are kept in --out: the same command
-goes on where it was, and two may run at once with different --seeds. Takes hours. The test images
-are not read.
+goes on where it was, and shares the work where it runs several times at once. Takes hours. The test
+images are not read.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kept import make_missing, read
 
 from dl4ia.environment import tune_process
 
@@ -79,30 +80,15 @@ def run_one(
     """One study, on the first so many training images, or all."""
     import optuna
     import torch
+    from materials import open_task
 
-    from dl4ia.classification import ClassificationTask
-    from dl4ia.data.dataset import Source
-    from dl4ia.data.embedded import EmbeddedGlands
-    from dl4ia.data.embedded_digits import EmbeddedDigits
-    from dl4ia.data.gland_folder import GlandFolder
-    from dl4ia.data.idx_folder import IdxFolder
     from dl4ia.data.splits import make_splits
     from dl4ia.errors import TrialFailure
     from dl4ia.objective import Objective
-    from dl4ia.segmentation import SegmentationTask
-    from dl4ia.task import Task
-    from search_spaces import classification, segmentation
 
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    source: Source
-    task: Task
-    if task_name == "digits":
-        source = digits = IdxFolder(data) if data else EmbeddedDigits()
-        task, searched = ClassificationTask(digits.classes), classification
-    else:
-        source = GlandFolder(data) if data else EmbeddedGlands()
-        task, searched = SegmentationTask(), segmentation
+    task, source, searched = open_task(task_name, data)
     dataset = source.train()
     dataset = dataset.subset(range(min(len(dataset), images or len(dataset))))
     splits = make_splits(task.strata(dataset), 1, seed)
@@ -169,9 +155,9 @@ def draw(curves: dict[str, list[Curve]], title: str, path: Path) -> None:
         for curve in found:
             times, values = zip(*curve, strict=True)
             axes.step(times, values, where="post", color=f"C{number}", alpha=0.2, linewidth=0.8)
-        times = sorted(when for curve in found for when, _ in curve)
-        medians = [statistics.median(best_by(curve, when) for curve in found) for when in times]
-        axes.step(times, medians, where="post", color=f"C{number}", label=strategy)
+        moments = sorted(when for curve in found for when, _ in curve)
+        medians = [statistics.median(best_by(curve, when) for curve in found) for when in moments]
+        axes.step(moments, medians, where="post", color=f"C{number}", label=strategy)
     final = [curve[-1][1] for found in curves.values() for curve in found]
     spread = max(final) - min(final)
     axes.set_ylim(min(final) - 2 * spread, max(final) + 0.2 * spread)
@@ -205,22 +191,25 @@ def main() -> None:
     if arguments.images:
         name += f"-{arguments.images}"
     folder = arguments.out / f"{name}-{arguments.trials}-trials"
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed, strategy in product(arguments.seeds, arguments.strategies):
-        path = folder / f"{strategy}-{seed}.json"
-        if not path.exists():
-            curve = run_one(
-                arguments.task, arguments.data, arguments.images, strategy, seed, arguments.trials
-            )
-            unfinished = path.with_suffix(".part")
-            unfinished.write_text(json.dumps(curve))
-            unfinished.rename(path)
-            seconds, value = curve[-1]
-            print(f"seed {seed}  {strategy:<16} {value:.4f} in {seconds:.0f} s", flush=True)
+    jobs = {
+        f"{strategy}-{seed}": (strategy, seed)
+        for seed, strategy in product(arguments.seeds, arguments.strategies)
+    }
+
+    def make(job: str) -> Curve:
+        return run_one(
+            arguments.task, arguments.data, arguments.images, *jobs[job], arguments.trials
+        )
+
+    for job in make_missing(folder, jobs, make):
+        seconds, value = read(folder, job)[-1]
+        print(f"{job:<20} {value:.4f} in {seconds:.0f} s", flush=True)
+    made = {job: read(folder, job) for job in jobs}
+    if None in made.values():
+        print("other processes are at work on the rest")
+        return
     curves = {
-        strategy: [
-            json.loads((folder / f"{strategy}-{seed}.json").read_text()) for seed in arguments.seeds
-        ]
+        strategy: [made[f"{strategy}-{seed}"] for seed in arguments.seeds]
         for strategy in arguments.strategies
     }
     if TPE in curves:
