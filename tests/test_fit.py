@@ -156,6 +156,18 @@ def test_bfloat16_trains_as_float32_does_and_is_scored_in_float32() -> None:
     assert results[-1]["val_loss"] == scores["loss"]
     for result, known in zip(results, expected, strict=True):
         assert result["train_loss"] == pytest.approx(known["train_loss"], abs=0.02)
+        assert result["val_loss"] == pytest.approx(known["val_loss"], abs=0.02)
+
+
+def test_the_last_epoch_alone_is_scored_in_float32() -> None:
+    low: list[bool] = []
+
+    def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Result:
+        low.append(torch.is_autocast_enabled("cpu"))
+        return SegmentationTask().evaluate(model, dataset, device)
+
+    train(make_model(), evaluate=evaluate, precision=torch.bfloat16)
+    assert low == [True, True, False]
 
 
 def test_the_processor_chooses_the_precision() -> None:

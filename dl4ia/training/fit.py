@@ -65,9 +65,9 @@ def fit(
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
-    In the training steps convolutions and matrix products compute in `precision`; weights, losses
-    and evaluation are float32 always, so that what is scored is what is exported. On a CPU no more
-    than `largest_part` pixels pass through the network at once (None: LARGEST_PART).
+    Convolutions and matrix products compute in `precision`, but for the last epoch's evaluation,
+    which like weights and losses is in float32 always: what is scored is what is exported. On a CPU
+    no more than `largest_part` pixels pass through the network at once (None: LARGEST_PART).
 
     train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
     accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
@@ -131,7 +131,9 @@ def fit(
             result = dict(zip(("train_loss", "train_accuracy"), means, strict=True))
             result["learning_rate"] = optimizer.param_groups[0]["lr"]
             if validation is not None:
-                scores = evaluate(scored, validation, device)
+                # Nothing is decided by the last digits of an epoch that others follow.
+                with _computing_in(torch.float32 if epoch == epochs else precision, device):
+                    scores = evaluate(scored, validation, device)
                 result |= {f"val_{name}": value for name, value in scores.items()}
             elif epoch == epochs:  # nothing else would tell that the last step diverged
                 _check_finite({"final_loss": evaluate(scored, train, device)["loss"]})
@@ -153,6 +155,11 @@ def fit(
                 }
             )
         yield result
+
+
+def _computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
+    """What convolutions and matrix products compute in."""
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
@@ -186,7 +193,7 @@ def _step(
     for some_images, some_labels in zip(
         images.tensor_split(parts), labels.tensor_split(parts), strict=True
     ):
-        with torch.autocast(images.device.type, precision, enabled=precision != torch.float32):
+        with _computing_in(precision, images.device):
             logits = model(some_images.contiguous(memory_format=torch.channels_last))
         share = loss(logits.float(), some_labels) * len(some_images)
         (share / count).backward()
