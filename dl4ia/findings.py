@@ -57,6 +57,20 @@ def leaderboard(
     return [header, *rows]
 
 
+def optimism(study: optuna.Study, selection: Selection) -> str:
+    """What the search had promised beyond the winner's mean over the repeats."""
+    winner = selection.of(selection.winner)
+    said = (
+        f"{winner.searched:.4f} in the search, {selection.estimate(winner).mean:.4f} on fresh "
+        f"splits and seeds: {selection.optimism:+.4f}"
+    )
+    report, of_report = selection.report_model, selection.optimism_of_report
+    if report is not None and of_report is not None:
+        name = describe(study.get_trials(deepcopy=False)[report])
+        said += f" ({name}, which was not picked from so many: {of_report:+.4f})"
+    return said
+
+
 def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]]:
     """Rows: each finalist's value in the search and over the repeats, and why it was given up."""
     trials = study.get_trials(deepcopy=False)

@@ -136,8 +136,8 @@ def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
         return []
     said = (
         f"The best points, trained again on {plural(selection.repeats, 'fresh split')} and "
-        "seeds that the search never used. What the search had promised beyond that is its "
-        "*measured optimism*."
+        "seeds that the search never used. The winner's *measured optimism*: "
+        f"{plain(findings.optimism(study, selection))}."
     )
     return ["## Finalists", said, table(findings.finalists(study, selection))]
 

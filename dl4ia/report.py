@@ -118,13 +118,11 @@ def summary(
 def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
     if not selection.finalists:
         return []
-    winner = selection.of(selection.winner)
     lines = [
         "",
         f"Finalists (up to {selection.repeats} fresh splits and seeds, the same for all)",
         table(findings.finalists(study, selection)),
-        f"  measured optimism of the search: {winner.searched:.4f} - "
-        f"{selection.estimate(winner).mean:.4f} = {selection.optimism:.4f}",
+        f"  measured optimism: {findings.optimism(study, selection)}",
     ]
     if selection.simpler is not None:
         simpler = selection.of(selection.simpler)

@@ -64,8 +64,22 @@ class Selection:
     @property
     def optimism(self) -> float:
         """The winner's value in the search minus its mean over the repeats."""
-        winner = self.of(self.winner)
-        return winner.searched - self.estimate(winner).mean
+        return self._promised_beyond(self.of(self.winner))
+
+    @property
+    def optimism_of_report(self) -> float | None:
+        """The same of the report's best model, which was hardly chosen for its value.
+
+        What both share is the search's one split, which may be easier or harder than others. None
+        where that model wins, or was trained on no repeat.
+        """
+        if self.report_model in (None, self.winner):
+            return None
+        report = self.of(self.report_model)
+        return self._promised_beyond(report) if report.values else None
+
+    def _promised_beyond(self, finalist: Finalist) -> float:
+        return finalist.searched - self.estimate(finalist).mean
 
     def of(self, trial: int) -> Finalist:
         """The finalist that is this trial."""

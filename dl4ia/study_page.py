@@ -79,13 +79,10 @@ def _headline(
             )
         )
     if selection.finalists:
-        finalist = selection.of(winner["trial"])
-        mean = selection.estimate(finalist).mean
         tiles.append(
             (
                 f"{selection.optimism:+.4f}",
-                f"measured optimism of the search: {finalist.searched:.4f} in it, {mean:.4f} on "
-                "fresh splits and seeds",
+                f"measured optimism: {findings.optimism(study, selection)}",
             )
         )
     return tiles

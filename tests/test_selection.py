@@ -7,6 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
+from dl4ia import findings
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.selection import (
     Selection,
@@ -107,6 +108,20 @@ def test_the_best_mean_over_repeats_wins_and_not_the_best_of_the_search() -> Non
     assert selection.of(0).searched == 0.9
     assert selection.report_model is None
     assert Selection.from_record(selection.as_record()) == selection
+
+
+def test_optimism_is_told_beside_that_of_the_report_s_best() -> None:
+    study = optuna.create_study(direction="maximize")
+    add(study, 0, 0.60, 10, COMPLETE, report_model="unet", point="unet")
+    add(study, 1, 0.90, 10, COMPLETE)
+    selection = selected(study, Known({0.0: [0.55, 0.59], 1.0: [0.81, 0.83]}))
+    assert selection.optimism == pytest.approx(0.08)
+    assert selection.optimism_of_report == pytest.approx(0.03)
+    said = "0.9000 in the search, 0.8200 on fresh splits and seeds: +0.0800 (unet, which was not "
+    assert findings.optimism(study, selection) == said + "picked from so many: +0.0300)"
+    selection = selected(study, Known({0.0: [0.95, 0.95], 1.0: [0.81, 0.83]}))
+    assert selection.winner == 0 and selection.optimism_of_report is None
+    assert findings.optimism(study, selection).endswith("seeds: -0.3500")
 
 
 def test_the_weak_are_given_up_early_by_a_paired_test() -> None:

@@ -119,7 +119,7 @@ def test_the_summary(finished: Path, study: optuna.Study) -> None:
     for name in ("iou", "surface_dice_2px", "object_f1"):
         assert re.search(rf"  {name} 0\.\d{{4}} ± 0\.\d{{4}}", text)
     assert "(ensemble of the 2 seeds, mean over flips and quarter turns; no single model)" in text
-    assert "measured optimism of the search: " in text
+    assert "measured optimism: " in text
     assert "Report page:         mlruns/reports/segmentation-tiny-glands/index.html" in text
     assert (
         "optuna-dashboard sqlite:///mlruns/optuna.db --artifact-dir mlruns/artifacts/optuna"

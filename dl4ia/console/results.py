@@ -198,5 +198,6 @@ def _record(
         "test_openings": study.user_attrs["test_openings"],
         "report_model": None if compared is None else findings.describe(trials[compared]),
         "optimism": selection.optimism if selection else None,
+        "optimism_of_report": selection.optimism_of_report if selection else None,
         "scores": winner["metrics"],
     }  # fmt: skip

@@ -88,8 +88,9 @@ def results_page(
             "",
             "## Finalists",
             "",
-            f"Over {selection.repeats} fresh splits and seeds. Measured optimism of the search: "
-            f"{record['optimism']:+.4f}. Each repeat: [finalists.csv](finalists.csv).",
+            f"Over {selection.repeats} fresh splits and seeds. Measured optimism of the winner: "
+            f"{plain(findings.optimism(study, selection))}. Each repeat: "
+            "[finalists.csv](finalists.csv).",
             "",
             table(findings.finalists(study, selection)),
         ]
