@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from kept import make_missing, read
 
-from dl4ia.environment import tune_process
+from dl4ia.environment import describe_environment, tune_process
 
 if TYPE_CHECKING:
     import optuna
@@ -190,7 +190,12 @@ def main() -> None:
     name = f"{arguments.task}-{arguments.data.name if arguments.data else 'embedded'}"
     if arguments.images:
         name += f"-{arguments.images}"
-    folder = arguments.out / f"{name}-{arguments.trials}-trials"
+    # Times of another version of the program, or another processor, do not compare.
+    environment = describe_environment()
+    maker = (
+        f"{environment['commit'][:10]}, {environment['processor']}, torch {environment['torch']}"
+    )
+    folder = arguments.out / f"{name}-{arguments.trials}-trials" / maker.replace("/", " ")
     jobs = {
         f"{strategy}-{seed}": (strategy, seed)
         for seed, strategy in product(arguments.seeds, arguments.strategies)
@@ -214,6 +219,7 @@ def main() -> None:
     }
     if TPE in curves:
         print(summarize(curves))
+        print(f"{name}, {len(arguments.seeds)} studies of {arguments.trials} trials each; {maker}")
     draw(curves, f"{name}: median of {len(arguments.seeds)} studies", folder / "curves.png")
     print(folder / "curves.png")
 

@@ -38,6 +38,7 @@ def main() -> None:
     from scipy.stats import kendalltau, spearmanr
 
     from dl4ia.data.splits import make_splits
+    from dl4ia.errors import TrialFailure
     from dl4ia.objective import Objective
     from dl4ia.selection import ranked_trials
     from dl4ia.study import Identity, find_study, first_value
@@ -56,30 +57,41 @@ def main() -> None:
         task, searched.SPACE, dataset, splits, arguments.epochs, identity.seed, device, {}
     )
     completed = ranked_trials(study)
+    if min(len(completed), arguments.points) < 3:
+        sys.exit(f"{len(completed)} completed trials, --points {arguments.points}: expected three")
     places = [
         round(place * (len(completed) - 1) / (arguments.points - 1))
         for place in range(arguments.points)
     ]
     chosen = {str(completed[place].number): completed[place] for place in places}
 
-    def train(number: str) -> float:
+    def train(number: str) -> float | str:
         trial = chosen[number]
-        *_, last = longer.results(trial.params, trial.user_attrs["seed"])
+        try:
+            *_, last = longer.results(trial.params, trial.user_attrs["seed"])
+        except TrialFailure as failure:
+            return str(failure)
         return last[f"val_{task.metric}"]
 
     folder = arguments.out / f"{arguments.study}-{arguments.epochs}"
     for number in make_missing(folder, chosen, train):
-        print(f"trial {number}: {read(folder, number):.4f}", flush=True)
+        print(f"trial {number}: {read(folder, number)}", flush=True)
     found = {number: read(folder, number) for number in chosen}
     if None in found.values():
         print("other processes are at work on the rest")
         return
     print(f"| trial | {identity.epochs} epochs | {arguments.epochs} epochs |\n|---:|---:|---:|")
     for number, trial in chosen.items():
-        print(f"| {number} | {first_value(trial):.4f} | {found[number]:.4f} |")
-    short, long = [first_value(trial) for trial in chosen.values()], list(found.values())
+        after = found[number] if isinstance(found[number], str) else f"{found[number]:.4f}"
+        print(f"| {number} | {first_value(trial):.4f} | {after} |")
+    pairs = [
+        (first_value(trial), found[number])
+        for number, trial in chosen.items()
+        if not isinstance(found[number], str)
+    ]
+    short, long = zip(*pairs, strict=True)
     print(
-        f"{len(chosen)} trials: Spearman's rank correlation {spearmanr(short, long)[0]:.2f}, "
+        f"{len(pairs)} trials: Spearman's rank correlation {spearmanr(short, long)[0]:.2f}, "
         f"Kendall's {kendalltau(short, long)[0]:.2f}; the search's best lacks "
         f"{max(long) - long[0]:.4f} of the best after {arguments.epochs} epochs"
     )

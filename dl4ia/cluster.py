@@ -5,6 +5,7 @@ The only file that imports ray, which is installed with `pip install -e '.[clust
 
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ TAIL = 2000  # characters of what a worker has said
 class RayWorkers:
     """So many tasks, from `with` on until its end; as `dl4ia.workers.Workers`."""
 
-    def __init__(self, address: str, count: int, gpus: float) -> None:
+    def __init__(self, address: str, count: int, gpus: float, flags: Sequence[str] = ()) -> None:
         """address: of a running cluster, or "local" to start one on this machine.
 
-        gpus: a worker's, such as 0.25; 0: none.
+        gpus: a worker's, such as 0.25; 0: none. flags: of the command besides its own.
         """
         try:
             import ray
@@ -32,7 +33,7 @@ class RayWorkers:
             ) from error
         self._ray: Any = ray
         self._address, self._count = address, count
-        self._gpus = gpus
+        self._gpus, self._flags = gpus, flags
         self._deaths = Deaths(max(MOST_DEATHS, count + 1))  # a node takes all of its workers
         self._tasks: list[Any] = []
 
@@ -76,7 +77,7 @@ class RayWorkers:
         return bool(self._tasks)
 
     def _start(self) -> Any:
-        return self._work.remote(worker_command(), str(Path.cwd()))
+        return self._work.remote(worker_command(self._flags), str(Path.cwd()))
 
 
 def _check_reachable(address: str) -> None:

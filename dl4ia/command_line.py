@@ -44,6 +44,7 @@ class StudyArguments:
     gpus_per_worker: float | None
     worker: bool
     jobs: Path | None
+    until: float | None
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -193,6 +194,7 @@ def study_parser(
     )
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # is one of these
     add("--jobs", type=Path, help=argparse.SUPPRESS)  # in this folder, instead of trials
+    add("--until", type=float, help=argparse.SUPPRESS)  # seconds since 1970: of the whole timeout
     add(
         "--timeout",
         type=_seconds,

@@ -5,6 +5,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -58,6 +60,12 @@ def git_state() -> dict[str, str]:
         return {"commit": "unknown", "dirty": "unknown"}
 
 
+def describe_code(environment: Mapping[str, str]) -> str:
+    """Of one that `describe_environment` made: the commit, and whether that is all."""
+    changes = " (with uncommitted changes)" if environment["dirty"] == "True" else ""
+    return environment["commit"] + changes
+
+
 def describe_environment() -> dict[str, str]:
     """Commit, dirty flag, package versions, Python, system and processor, all as text."""
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -83,8 +91,26 @@ def _processor() -> str:
 
 def this_process() -> dict[str, str | float]:
     """Who runs a trial: host, process number and when that process began."""
-    process = psutil.Process()
-    return {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+    return dict(_identity(os.getpid()))
+
+
+@cache  # so that it never differs by a second
+def _identity(pid: int) -> dict[str, str | float]:
+    began = _began(psutil.Process(pid))
+    return {"host": platform.node(), "pid": pid, "boot": _boot(), "began": began}
+
+
+def _began(process: psutil.Process) -> float:
+    """Seconds after the machine's start, which stay the same when its clock is set."""
+    return float(process.create_time() - psutil.boot_time())
+
+
+def _boot() -> str:
+    """The machine's present run, where it has a name: Linux gives it one."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def describe_process(process: dict[str, str | float]) -> str:
@@ -105,8 +131,10 @@ def is_alive(process: dict[str, str | float]) -> bool:
 def _exists(process: dict[str, str | float]) -> bool:
     try:
         found = psutil.Process(int(process["pid"]))
-        # A number is given out again: only the same start is the same process.
-        same = abs(found.create_time() - float(process["started"])) <= 1
-        return same and found.status() != psutil.STATUS_ZOMBIE
+        # A number is given out again: only the same start is the same process. The machine's own
+        # start is told to the second, now one and now the other.
+        if process.get("boot") != _boot() or abs(_began(found) - float(process["began"])) > 2:
+            return False
+        return bool(found.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

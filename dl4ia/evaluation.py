@@ -19,6 +19,7 @@ from dl4ia.errors import InputError, first_line
 from dl4ia.objective import derive_seed, train_point
 from dl4ia.task import Task
 from dl4ia.training.checkpoint import Checkpoint
+from dl4ia.training.precision import training_precision
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Retraining:
 
     model: nn.Module
     history: dict[str, list[float]]  # train_loss, train_accuracy: one value an epoch
-    commit: str  # that of the code which trained it
+    code: str  # which trained it: a commit, and whether there were changes
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Retrainer:
     epochs: int
     seed: int
     device: torch.device
-    commit: str
+    code: str
     file: Path
 
     @property
@@ -60,7 +61,7 @@ class Retrainer:
             model = self.task.build(self.point, self.dataset)
             model.load_state_dict(kept["weights"])
             return Retraining(model, kept["history"], kept["commit"])
-        checkpoint = Checkpoint(self.file.with_suffix(".checkpoint"), self._recipe)
+        checkpoint = Checkpoint(self.file.with_suffix(".checkpoint"), self._checkpoint_recipe)
         model, results = train_point(
             self.task,
             self.point,
@@ -78,17 +79,24 @@ class Retrainer:
             after_epoch()
         self._keep(model, history)
         checkpoint.remove()
-        return Retraining(model, history, self.commit)
+        return Retraining(model, history, self.code)
 
     @property
     def _recipe(self) -> str:
         """All that the weights follow from."""
         return repr((dict(self.point), self.fingerprint, self.epochs, self.seed))
 
+    @property
+    def _checkpoint_recipe(self) -> str:
+        """A training goes on where it was begun: on the same kind of device."""
+        precision = training_precision(self.device, self.task.trains_in_low_precision)
+        return f"{self._recipe} on {self.device.type} in {precision}"
+
     def _read(self) -> dict[str, Any] | None:
-        if not self.file.exists():
+        try:
+            kept: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
+        except Exception:  # missing, or cut off by a machine that went down: it is trained again
             return None
-        kept: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
         return kept if kept["recipe"] == self._recipe else None
 
     def _keep(self, model: nn.Module, history: dict[str, list[float]]) -> None:
@@ -96,7 +104,7 @@ class Retrainer:
             "recipe": self._recipe,
             "weights": model.state_dict(),
             "history": history,
-            "commit": self.commit,
+            "commit": self.code,
         }
         unfinished = self.file.with_suffix(".part")
         try:

@@ -12,7 +12,7 @@ from dl4ia.attributes import history_of
 from dl4ia.pareto import knee_point
 from dl4ia.selection import Selection, ranked_trials
 from dl4ia.study import first_value, is_interrupted, is_skipped
-from dl4ia.text import short
+from dl4ia.text import plural, short
 
 LEADERS = 10
 SAID = re.compile(r"_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)")
@@ -64,10 +64,13 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
         f"{winner.searched:.4f} in the search, {selection.estimate(winner).mean:.4f} on fresh "
         f"splits and seeds: {selection.optimism:+.4f}"
     )
-    report, of_report = selection.report_model, selection.optimism_of_report
-    if report is not None and of_report is not None:
+    report, shared = selection.report_model, selection.shared_optimism
+    if report is not None and shared is not None:
         name = describe(study.get_trials(deepcopy=False)[report])
-        said += f" ({name}, which was not picked from so many: {of_report:+.4f})"
+        count, mine, its = shared
+        over = "" if count == selection.repeats else f" over the first {plural(count, 'repeat')}"
+        said += f" ({name}, which was not picked from so many, has {its:+.4f}{over}"
+        said += ")" if not over else f", where the winner has {mine:+.4f})"
     return said
 
 

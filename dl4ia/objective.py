@@ -7,11 +7,13 @@ there.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 
 from dl4ia.attributes import hide
 from dl4ia.data.dataset import Dataset
@@ -116,7 +118,9 @@ class Objective:
         finally:
             if history:
                 columns = {name: [result[name] for result in history] for name in history[0]}
-                hide(trial, "history", columns)
+                # Refused of a trial that was given up; it must not hide how this one ended.
+                with suppress(UpdateFinishedTrialError):
+                    hide(trial, "history", columns)
 
     def results(
         self, point: Mapping[str, Any], seed: int, trial: optuna.Trial | None = None

@@ -108,7 +108,7 @@ def winner_record(
             "dl4ia.trial": str(winner["trial"]),
             "dl4ia.opening": str(winner["opening"]),
             "dl4ia.test_fingerprint": winner["test_fingerprint"],
-            "dl4ia.training_commits": " ".join(winner["commits"]),
+            "dl4ia.training_commits": ", ".join(winner["commits"]),
             **_joined(identity, environment),
         },
         parameters=winner["point"],

@@ -115,6 +115,11 @@ def kept_repeats(study: optuna.Study) -> dict[str, dict[str, Any]]:
     return {key: kept for key, kept in known.items() if key.startswith(KEPT)}
 
 
+def repeat_environments(study: optuna.Study) -> list[dict[str, str]]:
+    """What each of them was made with."""
+    return [kept["environment"] for kept in kept_repeats(study).values()]
+
+
 def make_repeats(
     study: optuna.Study,
     objective: Objective,

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from dl4ia import evaluation
 from dl4ia.ahead import train_ahead
 from dl4ia.attributes import history_of
+from dl4ia.environment import describe_code
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.jobs import Job
 from dl4ia.report import epoch_bar
@@ -132,7 +133,7 @@ def _retrainer(
         epochs,
         evaluation.retraining_seed(session.identity.seed, trial, number),
         session.objective.device,
-        session.environment["commit"],
+        describe_code(session.environment),
         folder_of(session, trial) / f"seed_{number}.pt",
     )
 
@@ -144,6 +145,6 @@ def retraining_of(trial: int) -> Iterator[None]:
         yield
     except TrialFailure as failure:
         raise InputError(
-            f"retraining trial {trial} on all training images failed ({failure}); the study "
-            "is intact and the test set unopened: more trials (--trials) may find a steadier winner"
+            f"training trial {trial} again for its score failed ({failure}); the study is intact "
+            "and no test image was read: more trials (--trials) may find a steadier winner"
         ) from failure

@@ -141,8 +141,9 @@ def _run(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> Froz
         except UpdateFinishedTrialError:
             raise
         except KeyboardInterrupt:
-            trial.set_user_attr("stopped", "by the user")
-            _tell(study, trial, TrialState.FAIL)
+            with suppress(UpdateFinishedTrialError):
+                trial.set_user_attr("stopped", "by the user")
+                _tell(study, trial, TrialState.FAIL)
             raise
         except Exception:
             _tell(study, trial, TrialState.FAIL)

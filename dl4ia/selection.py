@@ -64,22 +64,26 @@ class Selection:
     @property
     def optimism(self) -> float:
         """The winner's value in the search minus its mean over the repeats."""
-        return self._promised_beyond(self.of(self.winner))
+        winner = self.of(self.winner)
+        return winner.searched - self.estimate(winner).mean
 
     @property
-    def optimism_of_report(self) -> float | None:
-        """The same of the report's best model, which was hardly chosen for its value.
+    def shared_optimism(self) -> tuple[int, float, float] | None:
+        """That of the winner and of the report's best model, over so many repeats that both have.
 
-        What both share is the search's one split, which may be easier or harder than others. None
-        where that model wins, or was trained on no repeat.
+        The latter was hardly chosen for its value. What both share is the search's one split, which
+        may be easier or harder than others. None where that model wins, or has no repeat.
         """
-        if self.report_model in (None, self.winner):
+        if self.report_model is None or self.report_model == self.winner:
             return None
-        report = self.of(self.report_model)
-        return self._promised_beyond(report) if report.values else None
-
-    def _promised_beyond(self, finalist: Finalist) -> float:
-        return finalist.searched - self.estimate(finalist).mean
+        winner, report = self.of(self.winner), self.of(self.report_model)
+        count = min(len(winner.values), len(report.values))
+        if count == 0:
+            return None
+        mine, its = (
+            each.searched - float(np.mean(each.values[:count])) for each in (winner, report)
+        )
+        return count, mine, its
 
     def of(self, trial: int) -> Finalist:
         """The finalist that is this trial."""

@@ -141,8 +141,12 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
 
 
 def share_positive(differences: np.ndarray) -> float:
-    """The share of bootstrap differences above 0; those of 0 count half."""
-    return float(np.mean((differences > 0) + 0.5 * (differences == 0)))
+    """The share of bootstrap differences above 0; those of 0 count half, NaN not at all.
+
+    NaN where there is nothing else.
+    """
+    known = differences[~np.isnan(differences)]
+    return float(np.mean((known > 0) + 0.5 * (known == 0))) if len(known) else np.nan
 
 
 def expected_best(values: Sequence[float]) -> np.ndarray:

@@ -11,6 +11,7 @@ from dl4ia import figures, findings, html
 from dl4ia.ablation import effects_of
 from dl4ia.attributes import hidden, history_of
 from dl4ia.pareto import pareto_front
+from dl4ia.repeats import repeat_environments
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection
 from dl4ia.statistics import expected_best
@@ -268,6 +269,7 @@ def _pictures(winner: dict[str, Any]) -> list[str]:
 def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> list[str]:
     identity = study.user_attrs["identity"]
     environments = [hidden(trial, "environment") for trial in study.get_trials(deepcopy=False)]
+    environments += repeat_environments(study)
 
     def known(key: str) -> str:
         return ", ".join(sorted({str(each[key]) for each in environments if key in each})) or "–"
@@ -275,7 +277,7 @@ def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> l
     rows = [["what", "value"], *([name, str(value)] for name, value in identity.items())]
     names = ("commit", "dirty", "device", "precision", "system", "processor", "cores",
              "python", "torch", "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
-    rows += [[f"trials' {name}", known(name)] for name in names]
+    rows += [[f"trials' and repeats' {name}", known(name)] for name in names]
     rows += [
         ["retrainings' commits", ", ".join(winner["commits"])],
         ["test images' fingerprint", winner["test_fingerprint"]],

@@ -23,6 +23,7 @@ from dl4ia.text import plural
 FLAG = "--worker"
 GRACE = 5.0  # seconds that a worker has to end by itself
 MOST_DEATHS = 5  # in a row, without a trial that finished between them
+GPUS = "CUDA_VISIBLE_DEVICES"  # of the environment: those that a process may use
 MISTAKE = 2  # exit status after a user's mistake
 MEMORY = 3 << 30  # bytes that a worker may need on a processor
 
@@ -67,9 +68,9 @@ class Deaths:
             )
 
 
-def worker_command() -> list[str]:
-    """This very command, as one that only trains."""
-    return [sys.executable, *sys.argv, FLAG]
+def worker_command(flags: Sequence[str] = ()) -> list[str]:
+    """This very command, as one that only trains; flags: besides its own."""
+    return [sys.executable, *sys.argv, FLAG, *flags]
 
 
 class Workers:
@@ -129,10 +130,11 @@ class Workers:
         environment = os.environ | {CORES: ",".join(map(str, cores))}
         environment.setdefault("OMP_NUM_THREADS", str(len(cores)))
         if self._gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(number % self._gpus)
+            names = os.environ.get(GPUS) or ",".join(map(str, range(self._gpus)))
+            environment[GPUS] = names.split(",")[number % self._gpus]
         with self._log(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
-                [*worker_command(), *self._flags],
+                worker_command(self._flags),
                 stdin=subprocess.PIPE,  # its end tells the worker that this process has ended
                 stdout=log,
                 stderr=log,

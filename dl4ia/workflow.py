@@ -228,7 +228,10 @@ def run_search(session: Session, keeper: Keeper | None) -> None:
         if count < 2 and not session.arguments.ray:
             _train(session, after_trial)
             return
-        with open_workers(session, count) as workers:
+        timeout = session.arguments.timeout
+        # One that replaces another has no more time than that one had.
+        flags = [] if timeout is None else ["--until", str(time.time() + timeout)]
+        with open_workers(session, count, flags) as workers:
             at_work = True
             while at_work:
                 time.sleep(OFTEN)
@@ -243,11 +246,14 @@ def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None
     pictures = partial(dashboard.write_trial_pictures, session)
     objective = replace(session.objective, after_training=pictures)
     arguments = session.arguments
+    timeout = arguments.timeout
+    if arguments.until is not None:
+        timeout = arguments.until - time.time()
     search(
         session.study,
         objective,
         arguments.trials,
-        arguments.timeout,
+        timeout,
         session.turns,
         after_trial,
     )

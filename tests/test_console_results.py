@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import optuna
@@ -95,6 +96,22 @@ def test_written_again_nothing_old_is_left(written: Path, gland_study: Path) -> 
     before = (written / GLANDS / "README.md").read_text()
     assert dl4ia(gland_study, "results", GLANDS, "--to", str(written)).returncode == 0
     assert not old.exists() and (written / GLANDS / "README.md").read_text() == before
+
+
+def test_a_study_that_has_gone_on_since_its_score_says_so(
+    written: Path, gland_study: Path, tmp_path: Path
+) -> None:
+    assert "has gone on" not in (written / GLANDS / "README.md").read_text()
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(gland_study / "mlruns" / "optuna.db", tmp_path / "mlruns" / "optuna.db")
+    study = of(tmp_path, GLANDS)
+    selection = study.user_attrs["selection"]
+    (other, *_) = [t.number for t in study.trials if t.number != selection["winner"]]
+    study.set_user_attr("selection", selection | {"winner": other})
+    assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
+    page = (tmp_path / "results" / GLANDS / "README.md").read_text()
+    assert f"has gone on since:** by now trial {other} would win" in page
+    assert not (tmp_path / "results" / GLANDS / "finalists.csv").exists()
 
 
 def test_what_cannot_be_written_is_said_in_one_line(gland_study: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@ import os
 import subprocess
 import sys
 
+import psutil
+import pytest
+
 from dl4ia.environment import describe_environment, git_state, is_dead, this_process
 
 
@@ -20,11 +23,22 @@ def test_the_environment_is_text() -> None:
 def test_who_is_dead() -> None:
     mine = this_process()
     assert mine["pid"] == os.getpid() and not is_dead(mine)
-    assert is_dead(mine | {"started": float(mine["started"]) - 100})  # the number was given again
-    assert not is_dead(mine | {"host": "elsewhere", "pid": 1, "started": 0.0})
+    assert is_dead(mine | {"began": float(mine["began"]) - 100})  # the number was given again
+    assert is_dead(mine | {"boot": "another"})
+    assert not is_dead(mine | {"host": "elsewhere", "pid": 1, "began": 0.0})
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     assert is_dead(mine | {"pid": process.pid})
+
+
+def test_nobody_is_dead_after_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes begin so many ticks after the machine, whose own start then seems another."""
+    mine = this_process()
+    start = psutil.boot_time()
+    for module in ("psutil", "psutil._pslinux"):
+        monkeypatch.setattr(f"{module}.boot_time", lambda: start + 100)
+    assert psutil.Process().create_time() - start > float(mine["began"]) + 99
+    assert not is_dead(mine)
 
 
 def test_tuning_happens_before_torch_and_leaves_the_users_setting() -> None:

@@ -64,6 +64,24 @@ def test_a_kept_retraining_of_something_else_is_not_taken(train: Dataset, tmp_pa
     assert trained == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_kept_retraining_that_is_not_whole_is_trained_again(
+    train: Dataset, tmp_path: Path, content: bytes
+) -> None:
+    """As after a power cut."""
+    (tmp_path / "seed_0.pt").write_bytes(content)
+    _, trained = run(train, tmp_path / "seed_0.pt", epochs=1)
+    assert trained == 1
+
+
+def test_a_checkpoint_of_another_device_is_not_taken(train: Dataset, tmp_path: Path) -> None:
+    recipes = [
+        Retrainer(TASK, {}, train, "", 1, 1, device, "abc", tmp_path)._checkpoint_recipe
+        for device in (CPU, torch.device("cuda"))
+    ]
+    assert recipes[0] != recipes[1]
+
+
 def test_seeds_differ_and_repeat() -> None:
     seeds = {retraining_seed(0, 3, number) for number in range(100)}
     assert len(seeds) == 100

@@ -13,6 +13,7 @@ import optuna
 import pytest
 import torch
 from conftest import ROOT, dl4ia, write_gland_folder
+from optuna.trial import TrialState
 
 from dl4ia import workers
 from dl4ia.ahead import train_ahead
@@ -23,6 +24,9 @@ SPAWN = multiprocessing.get_context("spawn")
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
            "--trials", "9", "--epochs", "3", "--retraining-epochs", "4", "--finalists", "3",
            "--repeats", "3", "--seeds", "2", "--ablate"]  # fmt: skip
+
+
+ASKING = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
 
 
 def work(folder: Path, name: str) -> None:
@@ -62,13 +66,41 @@ def test_a_job_whose_process_dies_is_done_by_another(tmp_path: Path) -> None:
     assert [job["number"] for job in take_jobs(tmp_path)] == [1, 2]
 
 
+def test_workers_share_the_gpus_that_the_user_left_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "worker_command", lambda flags: [sys.executable, "-c", ASKING])
+    seen = []
+    for visible in ("2,GPU-5f1", None):
+        if visible:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        else:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        logs = tmp_path / str(visible)
+        with workers.Workers(3, logs, gpus=2) as running:
+            while running.mend(True):
+                time.sleep(0.01)
+        seen.append([(logs / f"worker_{number}.log").read_text().strip() for number in range(3)])
+    assert seen == [["2", "GPU-5f1", "2"], ["0", "1", "0"]]
+
+
+def test_a_worker_has_what_is_left_of_the_time(tmp_path: Path) -> None:
+    write_gland_folder(tmp_path / "Tiny Glands")
+    words = [*COMMAND, "--worker", "--until", str(time.time())]
+    with subprocess.Popen(words, cwd=tmp_path, stdin=subprocess.PIPE) as process:
+        assert process.wait() == 0
+    storage = f"sqlite:///{tmp_path}/mlruns/optuna.db"
+    study = optuna.load_study(study_name="segmentation-tiny-glands", storage=storage)
+    assert {trial.state for trial in study.trials} == {TrialState.WAITING}
+
+
 @pytest.mark.parametrize("first", ["", "pathlib.Path(sys.argv[-1], '0.done').touch();"])
 def test_workers_that_die_leave_their_jobs_to_the_study(
     first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where the output is no terminal too; one job done is no endless progress."""
     script = f"import os, pathlib, sys; {first} os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(workers, "worker_command", lambda: [sys.executable, "-c", script])
+    monkeypatch.setattr(workers, "worker_command", lambda flags: [sys.executable, "-c", script])
     session = SimpleNamespace(
         name="a study",
         arguments=SimpleNamespace(workers=2, ray=None, out=tmp_path),

@@ -167,6 +167,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "sys",
         "types",
         "ctypes",
+        "functools",
         "importlib",
         "os",
         "platform",

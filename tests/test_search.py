@@ -116,7 +116,8 @@ def test_a_trial_that_another_process_runs_is_left_to_it_and_counts(
     study = begin(storage)
     trial = study.ask()
     parent = psutil.Process(os.getppid())
-    owner = this_process() | {"pid": parent.pid, "started": parent.create_time()}
+    began = parent.create_time() - psutil.boot_time()
+    owner = this_process() | {"pid": parent.pid, "began": began}
     trial.set_user_attr("process", owner)
     seen: list[int] = []
 
@@ -173,6 +174,21 @@ def test_what_others_have_given_up_is_not_told(storage: optuna.storages.RDBStora
 
     assert run(study, 2, given_up) == [1, 2]
     assert study.trials[2].user_attrs["retry_of"] == 0
+
+
+def test_ctrl_c_ends_the_search_though_another_has_given_the_trial_up(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    study = begin(storage)
+
+    def stop(trial: optuna.Trial) -> float:
+        trial.set_user_attr("interrupted", "was silent")
+        study.tell(trial.number, state=TrialState.FAIL)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, 2, stop)
+    assert not [trial for trial in study.trials if trial.state == TrialState.RUNNING]
 
 
 def workers(url: str, count: int, trials: int, deadly: float) -> list[int]:

@@ -116,11 +116,16 @@ def test_optimism_is_told_beside_that_of_the_report_s_best() -> None:
     add(study, 1, 0.90, 10, COMPLETE)
     selection = selected(study, Known({0.0: [0.55, 0.59], 1.0: [0.81, 0.83]}))
     assert selection.optimism == pytest.approx(0.08)
-    assert selection.optimism_of_report == pytest.approx(0.03)
+    assert selection.shared_optimism == (2, pytest.approx(0.08), pytest.approx(0.03))
     said = "0.9000 in the search, 0.8200 on fresh splits and seeds: +0.0800 (unet, which was not "
-    assert findings.optimism(study, selection) == said + "picked from so many: +0.0300)"
+    assert findings.optimism(study, selection) == said + "picked from so many, has +0.0300)"
+    weak = selected(study, Known({0.0: [0.55, 0.56, 0.0], 1.0: [0.81, 0.83, 0.88]}))
+    assert weak.of(0).values == (0.55, 0.56)
+    assert findings.optimism(study, weak).endswith(
+        "has +0.0450 over the first 2 repeats, where the winner has +0.0800)"
+    )
     selection = selected(study, Known({0.0: [0.95, 0.95], 1.0: [0.81, 0.83]}))
-    assert selection.winner == 0 and selection.optimism_of_report is None
+    assert selection.winner == 0 and selection.shared_optimism is None
     assert findings.optimism(study, selection).endswith("seeds: -0.3500")
 
 

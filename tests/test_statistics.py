@@ -131,6 +131,12 @@ def test_ties_count_half() -> None:
     assert share_positive(np.array([0.1, 0.0, -0.1, 0.2])) == 0.625
 
 
+def test_draws_without_a_value_are_for_nobody() -> None:
+    """As of a class that not every draw has an image of."""
+    assert share_positive(np.array([0.1, np.nan, np.nan, -0.1])) == 0.5
+    assert np.isnan(share_positive(np.array([np.nan])))
+
+
 def test_the_expected_best_is_the_mean_over_all_subsets() -> None:
     values = [0.3, 0.9, 0.5, 0.5, 0.7]
     for size, found in enumerate(expected_best(values), start=1):

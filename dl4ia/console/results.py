@@ -25,6 +25,7 @@ from dl4ia.ablation import effects_of
 from dl4ia.attributes import hidden, history_of
 from dl4ia.console.results_page import results_page
 from dl4ia.errors import InputError
+from dl4ia.repeats import repeat_environments
 from dl4ia.selection import Selection
 from dl4ia.study import find_study, first_value, is_interrupted
 
@@ -72,6 +73,12 @@ def _selection(study: optuna.Study, winner: Mapping[str, Any]) -> Selection | No
     record = study.user_attrs.get("selection")
     selection = Selection.from_record(record) if record else None
     return selection if selection and selection.winner == winner["trial"] else None
+
+
+def _preferred_since(study: optuna.Study, winner: Mapping[str, Any]) -> int | None:
+    """The trial that a study which has gone on would have win, if the test set were still shut."""
+    preferred: int | None = study.user_attrs.get("selection", {}).get("winner")
+    return None if preferred == winner["trial"] else preferred
 
 
 def _trials(study: optuna.Study) -> pd.DataFrame:
@@ -168,7 +175,7 @@ def _record(
 ) -> dict[str, Any]:
     trials = study.get_trials(deepcopy=False)
     identity = study.user_attrs["identity"]
-    environments = [hidden(trial, "environment") for trial in trials]
+    environments = [hidden(trial, "environment") for trial in trials] + repeat_environments(study)
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
     compared = winner["compared_with"]
     return {
@@ -197,7 +204,8 @@ def _record(
         "test_patients": winner["patients"],
         "test_openings": study.user_attrs["test_openings"],
         "report_model": None if compared is None else findings.describe(trials[compared]),
+        "preferred_since": _preferred_since(study, winner),
         "optimism": selection.optimism if selection else None,
-        "optimism_of_report": selection.optimism_of_report if selection else None,
+        "shared_optimism": selection.shared_optimism if selection else None,
         "scores": winner["metrics"],
     }  # fmt: skip

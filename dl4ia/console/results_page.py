@@ -64,6 +64,7 @@ def results_page(
         f"Winner: trial {record['winner']}, {plain(record['winner_model'])}, "
         f"{record['weights']:,} weights, chosen by validation alone. Written by `dl4ia results`.",
         "",
+        *_since(record),
         f"    {record['command'] or 'the command is not known: an earlier version ran it'}",
         "",
         f"Data: {plain(record['data'])}. From {record['start']} to {record['end']}; the trials' "
@@ -126,6 +127,17 @@ def results_page(
         "",
     ]
     return "\n".join(lines)
+
+
+def _since(record: Mapping[str, Any]) -> list[str]:
+    """That the winner is of an earlier state of the study, where it is."""
+    if record["preferred_since"] is None:
+        return []
+    return [
+        f"**The study has gone on since:** by now trial {record['preferred_since']} would win. The "
+        "test set was opened for this one, whose score stands; the search below is as of now.",
+        "",
+    ]
 
 
 def _joined(machine: Mapping[str, Sequence[str]], key: str) -> str:
