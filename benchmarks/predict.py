@@ -8,6 +8,7 @@ predict, save the mask, count its glands. `dl4ia predict` draws and saves overla
 take turns; the ratio is of the medians, loading included. Takes about 2 minutes on two cores.
 """
 
+import argparse
 import statistics
 import tempfile
 import time
@@ -23,6 +24,7 @@ NAME = "segmentation-drawn"
 
 def main() -> None:
     """Print the medians and their ratio."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     tune_process()
     import mlflow
     import numpy as np

@@ -6,6 +6,7 @@ Each variant is a process of its own (both settings must precede torch), alone a
 that keeps one core busy; they take turns, and the median counts. Takes about three minutes.
 """
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -58,6 +59,7 @@ def run(model_name: str, tuned: bool, disturbed: bool) -> float:
 
 def main() -> None:
     """Print the medians and their ratio for every model, alone and disturbed."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for model_name in MODELS:
         for disturbed in (False, True):
             seconds: dict[bool, list[float]] = {False: [], True: []}

@@ -9,7 +9,9 @@ import os
 import shlex
 import sqlite3
 import sys
+import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 import sqlalchemy
@@ -124,14 +126,22 @@ def _count_studies(url: str) -> int:
 
 def _server_problem(uri: str) -> str | None:
     expected = f"expected /health to say OK within {CONNECTION_SECONDS} s"
+    root = uri.rstrip("/")
     try:
-        health = uri.rstrip("/") + "/health"
-        with urllib.request.urlopen(health, timeout=CONNECTION_SECONDS) as answer:
-            if answer.read(16).strip() == b"OK":
-                return None
+        with urllib.request.urlopen(f"{root}/health", timeout=CONNECTION_SECONDS) as answer:
+            if answer.read(16).strip() != b"OK":
+                return f"it is not an MLflow server; {expected}"
+        # Which it says to anybody, whatever it then refuses.
+        asked = f"{root}/api/2.0/mlflow/experiments/search?max_results=1"
+        urllib.request.urlopen(asked, timeout=CONNECTION_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:  # MLflow's client knows name and password
+            return None
+        said = " ".join(error.read(200).decode(errors="replace").split())
+        return f"it refuses what it is asked ({error.code}: {said}); see its --allowed-hosts"
     except (OSError, ValueError, http.client.HTTPException) as error:
         return f"it does not answer ({error}); {expected}"
-    return f"it is not an MLflow server; {expected}"
+    return None
 
 
 def _database_problem(database: str | None, table: str, owner: str) -> str | None:

@@ -106,8 +106,8 @@ def study_parser(
         "--split-by",
         choices=("image", "patient"),
         default="image",
-        help="patient: nobody's images are both trained on and validated, for which the data need "
-        "a patients.csv (default: %(default)s)",
+        help="patient: nobody's images are both trained on and validated; of gland folders with a "
+        "patients.csv (default: %(default)s)",
     )
     add(
         "--seed",
@@ -128,7 +128,7 @@ def study_parser(
         "--most-weights",
         type=whole_number(1),
         metavar="N",
-        help="skip networks of more trainable weights, the report's too (default: none is skipped)",
+        help="skip networks of more trainable weights, the report's too (default: no limit)",
     )
     add(
         "--objectives",

@@ -27,6 +27,11 @@ def test_every_filter_finds_what_it_says(gland_study: Path, purpose: str, condit
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("segmentation")
     assert experiment is not None
+    (study, *_) = client.search_runs([experiment.experiment_id], "tags.`dl4ia.kind` = 'study'")
+    (trial, *_) = client.search_runs([experiment.experiment_id], "tags.`dl4ia.kind` = 'trial'")
+    condition = condition.replace("segmentation-warwick", study.data.tags["dl4ia.study"])
+    for word, tag in (("COMMIT", "dl4ia.commit"), ("FINGERPRINT", "dl4ia.data_fingerprint")):
+        condition = condition.replace(word, trial.data.tags[tag])
     assert client.search_runs([experiment.experiment_id], condition), purpose
 
 

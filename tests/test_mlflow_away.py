@@ -14,6 +14,9 @@ from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from servers import free_port, serving
 
+from dl4ia.addresses import check_tracking
+from dl4ia.errors import InputError
+
 SERVER = ["mlflow", "server", "--backend-store-uri", "sqlite:///server.db"]
 
 
@@ -36,6 +39,14 @@ def finished(folder: Path) -> int:
             return int(connection.execute(query).fetchone()[0])
     except sqlite3.OperationalError:  # there is none yet
         return 0
+
+
+def test_a_server_that_knows_this_address_by_another_name(tmp_path: Path) -> None:
+    """It says that it is well, and refuses all else."""
+    refusal = pytest.raises(InputError, match=r"\(403: Invalid Host.*see its --allowed-hosts")
+    server = [*SERVER, "--allowed-hosts", "tracking:*"]
+    with serving(tmp_path, server, "/health") as address, refusal:
+        check_tracking(address)
 
 
 # A server needs some ten seconds to come back, in which trials must not run out.

@@ -48,7 +48,7 @@ def commands() -> None:
     "--where",
     metavar="CONDITION",
     help="Only trials that fulfil it, in MLflow's language, such as \"params.architecture = "
-    "'unet'\" or \"metrics.weights < 100000 AND params.augmentation = 'flips'\".",
+    "'unet'\" or \"metrics.weights < 100000 AND params.normalization = 'batch'\".",
 )
 @click.option(
     "--format",
@@ -117,10 +117,11 @@ def predict(
     Digits: DIR/predictions.csv with each image's class and the probability of every class. Images
     of another size are resized to the network's, anti-aliased, whatever their proportions.
 
-    Images are read as the study read its own: grey, two stains (red and green, blue 0) or RGB, and
-    moved by its --image-shift. PNG, JPEG, TIFF, BMP, GIF or WebP of 8 bits a channel, turned as
-    their EXIF says; transparency is ignored; of several pages the first is read. What cannot be
-    read is named at the end and in predictions.csv, the others go on, and the exit status is 1.
+    Images are read as the study read its own: grey, two stains (red and green, blue 0), RGB or
+    RGBA (otherwise transparency is ignored), and moved by its --image-shift. Of folders PNG, JPEG,
+    TIFF and BMP files are taken; a file that is named may also be GIF or WebP. 8 bits a channel,
+    turned as their EXIF says; of several pages the first is read. What cannot be read is named at
+    the end and in predictions.csv, the others go on, and the exit status is 1.
     """
     tune_process()
     from dl4ia.console.predict import predict_images
