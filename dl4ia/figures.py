@@ -158,6 +158,7 @@ def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> go.Figur
             error_x={
                 "type": "data",
                 "array": [row.estimate.high - row.estimate.mean for row in shown],
+                "arrayminus": [row.estimate.mean - row.estimate.low for row in shown],
                 "color": ACCENT,
                 "thickness": 2,
             },

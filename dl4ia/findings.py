@@ -86,7 +86,7 @@ def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]
             mean = f"{found.mean:.4f}"
             if found.count > 1:
                 deviation = f"{found.deviation:.4f}"
-                interval = "{:.4f} to {:.4f}".format(*selection.interval(each))
+                interval = f"{found.low:.4f} to {found.high:.4f}"
         model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
         cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
         rows.append((*cells, interval, f"{each.weights:,}", model))

@@ -6,7 +6,7 @@ search never used, and the winner is the best mean of these.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,13 +53,12 @@ class Selection:
     held_out: float
 
     def estimate(self, finalist: Finalist) -> Estimate:
-        """Its mean over repeats, and how far that can be trusted."""
-        return estimate(finalist.values, self.held_out)
+        """Its mean over repeats, and how far that can be trusted.
 
-    def interval(self, finalist: Finalist) -> tuple[float, float]:
-        """95 %, cut off at 0 and 1: Dice and accuracy are shares, of which a t knows nothing."""
-        found = self.estimate(finalist)
-        return max(found.low, 0.0), min(found.high, 1.0)
+        The interval is cut off at 0 and 1: Dice and accuracy are shares, which a t does not know.
+        """
+        found = estimate(finalist.values, self.held_out)
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
     @property
     def optimism(self) -> float:

@@ -154,7 +154,7 @@ def test_mlflows_runs(
 def test_mlflows_page_of_the_study(finished: Path, mlflow_pages: str, browser: Browser) -> None:
     run = tracked(finished, "study").info
     browser.open(f"{mlflow_pages}/experiments/{run.experiment_id}/runs/{run.run_id}")
-    for words in ("Leaderboard", "resnet (report)", "What the search", DATA):
+    for words in ("Leaderboard", "resnet (report)", "measured optimism", DATA):
         browser.wait_for_text(words)
     assert browser.evaluate("document.querySelector('img[src=x]') === null")
 

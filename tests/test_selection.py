@@ -129,6 +129,12 @@ def test_optimism_is_told_beside_that_of_the_report_s_best() -> None:
     assert findings.optimism(study, selection).endswith("seeds: -0.3500")
 
 
+def test_an_interval_stays_among_the_values_that_there_can_be() -> None:
+    selection = selected(study_of((0.9, 10, COMPLETE)), Known({0.0: [0.80, 0.99]}))
+    found = selection.estimate(selection.of(0))
+    assert (found.low, found.high) == (0, 1) and found.mean == pytest.approx(0.895)
+
+
 def test_the_weak_are_given_up_early_by_a_paired_test() -> None:
     """Trial 1 is 0.2 behind on every repeat, whatever the repeat; trial 2 now and then."""
     study = study_of((0.9, 10, COMPLETE), (0.8, 10, COMPLETE), (0.7, 10, COMPLETE))

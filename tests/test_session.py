@@ -55,7 +55,7 @@ def test_a_split_by_patient_needs_patients(tmp_path: Path, gland_folder: Path) -
 
 def test_a_failed_retraining_is_told_in_one_line() -> None:
     with (
-        pytest.raises(InputError, match="retraining trial 3 .*epoch 2: out of memory") as told,
+        pytest.raises(InputError, match="training trial 3 again .*epoch 2: out of memory") as told,
         retraining_of(3),
     ):
         raise TrialFailure("epoch 2: out of memory")

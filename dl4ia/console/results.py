@@ -119,8 +119,7 @@ def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
             found = selection.estimate(each)
             row |= {"mean": found.mean}
             if found.count > 1:
-                low, high = selection.interval(each)
-                row |= {"sd": found.deviation, "low": low, "high": high}
+                row |= {"sd": found.deviation, "low": found.low, "high": found.high}
         row |= {f"repeat_{number}": value for number, value in enumerate(each.values, start=1)}
         rows.append(row | {"given_up": each.given_up})
     return pd.DataFrame(rows)
