@@ -6,6 +6,7 @@ In a thread, so that no trial waits for it, and so that trials go on while MLflo
 import threading
 from functools import partial
 
+from optuna.exceptions import StorageInternalError
 from tqdm import tqdm
 
 from dl4ia import dashboard
@@ -49,7 +50,10 @@ class Keeper:
         self._wake.set()
 
     def write_missing(self) -> None:
-        """Raises TrackingError where MLflow fails; the next call writes what it lacks then."""
+        """Raises TrackingError where MLflow fails, StorageInternalError where the storage does.
+
+        The next call writes what is missing then.
+        """
         session = self._session
         try:
             if self._failed:  # what was half written is discarded, what was written is known
@@ -58,7 +62,7 @@ class Keeper:
                 self._failed = False
             note = partial(dashboard.write_trial_note, session)
             write_trials(session, self._parent, self._written, note)
-        except TrackingError:
+        except (TrackingError, StorageInternalError):
             self._failed = True
             raise
 
@@ -76,5 +80,7 @@ class Keeper:
                         "it is back"
                     )
                 told = True
+            except StorageInternalError:  # as on a full disk: the search meets it too, and says so
+                pause = SELDOM
             self._wake.wait(pause)
             self._wake.clear()

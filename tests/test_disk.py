@@ -3,13 +3,17 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
 from conftest import ROOT, write_gland_folder
+from optuna.exceptions import StorageInternalError
 
+from dl4ia.keeper import Keeper
 from dl4ia.study import finished_trials
 
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
@@ -60,6 +64,27 @@ def test_a_full_disk_stops_the_study_and_loses_nothing(small_disk: Path) -> None
     print("\n".join(stops))
     assert len(stops) >= 2
     assert ended.returncode == 0 and count(small_disk) == 12
+
+
+def test_what_keeps_the_records_leaves_a_full_disk_to_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It goes on looking, without a traceback of its own."""
+    looks: list[int] = []
+
+    def fail(keeper: Keeper) -> None:
+        looks.append(1)
+        raise StorageInternalError("database or disk is full")
+
+    monkeypatch.setattr("dl4ia.keeper.SELDOM", 0.01)
+    monkeypatch.setattr(Keeper, "write_missing", fail)
+    keeper = Keeper.__new__(Keeper)
+    keeper._wake = threading.Event()
+    with keeper:
+        end = time.monotonic() + 30
+        while len(looks) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert len(looks) >= 3
 
 
 def count(folder: Path) -> int:

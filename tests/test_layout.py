@@ -135,7 +135,7 @@ def test_training_and_models_know_nothing_of_optuna() -> None:
     assert knowing == {"attributes.py", "objective.py", "storage.py", "study.py", "search.py",
                        "pareto.py", "repeats.py", "selection.py", "records.py", "evaluation.py",
                        "finalists.py", "findings.py", "report.py", "session.py",
-                       "retraining.py",
+                       "retraining.py", "keeper.py",
                        "figures.py", "study_page.py", "notes.py", "recording.py", "dashboard.py",
                        "progress.py", "workflow.py", "console/sync.py",
                        "console/results.py", "console/results_page.py"}  # fmt: skip
