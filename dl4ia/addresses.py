@@ -131,16 +131,20 @@ def _server_problem(uri: str) -> str | None:
         with urllib.request.urlopen(f"{root}/health", timeout=CONNECTION_SECONDS) as answer:
             if answer.read(16).strip() != b"OK":
                 return f"it is not an MLflow server; {expected}"
-        # Which it says to anybody, whatever it then refuses.
-        asked = f"{root}/api/2.0/mlflow/experiments/search?max_results=1"
-        urllib.request.urlopen(asked, timeout=CONNECTION_SECONDS).close()
+        return _refusal(f"{root}/api/2.0/mlflow/experiments/search?max_results=1")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"it does not answer ({error}); {expected}"
+
+
+def _refusal(question: str) -> str | None:
+    """How a server refuses to answer, which says to anybody that it is well; None: it answers."""
+    try:
+        urllib.request.urlopen(question, timeout=CONNECTION_SECONDS).close()
     except urllib.error.HTTPError as error:
         if error.code == HTTPStatus.UNAUTHORIZED:  # MLflow's client knows name and password
             return None
         said = " ".join(error.read(200).decode(errors="replace").split())
         return f"it refuses what it is asked ({error.code}: {said}); see its --allowed-hosts"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"it does not answer ({error}); {expected}"
     return None
 
 

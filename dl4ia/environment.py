@@ -60,10 +60,10 @@ def git_state() -> dict[str, str]:
         return {"commit": "unknown", "dirty": "unknown"}
 
 
-def describe_code(environment: Mapping[str, str]) -> str:
-    """Of one that `describe_environment` made: the commit, and whether that is all."""
-    changes = " (with uncommitted changes)" if environment["dirty"] == "True" else ""
-    return environment["commit"] + changes
+def describe_code(made: Mapping[str, str], digits: int = 40) -> str:
+    """In words what `git_state` tells, whatever else `made` tells: so many digits of the commit."""
+    changes = " (with uncommitted changes)" if made["dirty"] == "True" else ""
+    return made["commit"][:digits] + changes
 
 
 def describe_environment() -> dict[str, str]:

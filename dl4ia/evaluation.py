@@ -18,7 +18,7 @@ from dl4ia.data.dataset import Dataset, Source
 from dl4ia.errors import InputError, first_line
 from dl4ia.objective import derive_seed, train_point
 from dl4ia.task import Task
-from dl4ia.training.checkpoint import Checkpoint
+from dl4ia.training.checkpoint import Checkpoint, read_kept, write_kept
 from dl4ia.training.precision import training_precision
 
 
@@ -93,25 +93,17 @@ class Retrainer:
         return f"{self._recipe} on {self.device.type} in {precision}"
 
     def _read(self) -> dict[str, Any] | None:
-        try:
-            kept: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
-        except Exception:  # missing, or cut off by a machine that went down: it is trained again
-            return None
-        return kept if kept["recipe"] == self._recipe else None
+        return read_kept(self.file, self._recipe)
 
     def _keep(self, model: nn.Module, history: dict[str, list[float]]) -> None:
         kept = {
-            "recipe": self._recipe,
             "weights": model.state_dict(),
             "history": history,
             "commit": self.code,
         }
-        unfinished = self.file.with_suffix(".part")
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(kept, unfinished)
-            unfinished.replace(self.file)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            write_kept(self.file, self._recipe, kept)
+        except (OSError, RuntimeError) as error:
             raise InputError(f"{self.file}: cannot be written ({first_line(error)})") from error
 
 

@@ -68,9 +68,11 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
     if report is not None and shared is not None:
         name = describe(study.get_trials(deepcopy=False)[report])
         count, mine, its = shared
-        over = "" if count == selection.repeats else f" over the first {plural(count, 'repeat')}"
-        said += f" ({name}, which was not picked from so many, has {its:+.4f}{over}"
-        said += ")" if not over else f", where the winner has {mine:+.4f})"
+        beside = f"{name}, which was not picked from so many, has {its:+.4f}"
+        if count < selection.repeats:
+            over = plural(count, "repeat")
+            beside += f" over the first {over}, where the winner has {mine:+.4f}"
+        said += f" ({beside})"
     return said
 
 

@@ -95,9 +95,7 @@ def _winner(session: Session, selection: Selection) -> list[str]:
         interval = f"{found.low:.4f} to {found.high:.4f}" if found.count > 1 else "–"
         where = f"validation, {plural(found.count, 'fresh split')}"
         rows.append([where, f"{found.mean:.4f}", interval])
-    test = f"{scores[f'test_{metric}']:.4f}"
-    if f"test_{metric}_sd" in scores:
-        test += f" ± {scores[f'test_{metric}_sd']:.4f}"
+    test = findings.spread(scores, f"test_{metric}")
     over = f"test, {plural(winner['images'], 'image')}"
     rows.append([over, test, findings.interval(scores, f"test_{metric}")])
     if winner["compared_with"] is not None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from dl4ia import findings
 from dl4ia.ablation import effects_of
 from dl4ia.attributes import history_of
+from dl4ia.environment import describe_code
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection import Selection, ranked_trials
@@ -87,7 +88,6 @@ def summary(
     winner: dict[str, Any] = study.user_attrs["winner"]
     openings = study.user_attrs["test_openings"]
     last = openings[-1]
-    changes = " (with uncommitted changes)" if last["dirty"] == "True" else ""
     lines = [
         "",
         f"Study {study.study_name}: {findings.states(study)}",
@@ -103,7 +103,7 @@ def summary(
         *_validation_lines(study, metric, winner, validation),
         *_test_lines(study, metric, winner),
         f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
-        f"{last['commit'][:10]}{changes}",
+        f"{describe_code(last, 10)}",
         f"  pictures, scores of every image: {Path(winner['pictures'][0]).parent}",
         *_ablation_lines(study, winner["trial"]),
         "",

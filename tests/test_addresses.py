@@ -1,7 +1,9 @@
 import os
 import socket
 import sqlite3
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import optuna
@@ -104,6 +106,17 @@ def test_a_server_that_does_not_answer_fails_soon(
         with pytest.raises(InputError, match=f"'http://127.0.0.1:{port}': it does not answer"):
             check_tracking(f"http://127.0.0.1:{port}")
         assert time.monotonic() - begun < 10
+
+
+def test_a_server_of_something_else_is_not_told_of_mlflows_flags() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # it answers 501
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with pytest.raises(
+            InputError, match="it does not answer .HTTP Error 501.*expected /health"
+        ):
+            check_tracking(f"http://127.0.0.1:{server.server_port}")
+        thread.join()
 
 
 def test_what_is_read_must_be_there(tmp_path: Path) -> None:

@@ -10,6 +10,33 @@ import torch
 SECONDS = 30.0  # of training that may be lost
 
 
+def read_kept(file: Path, recipe: str) -> dict[str, Any] | None:
+    """What `write_kept` wrote of this very `recipe`, on the CPU; None where it is not there, whole.
+
+    Nothing in the file is unpickled.
+    """
+    try:
+        kept: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+    except Exception:  # missing, cut off by a machine that went down, or no such file
+        return None
+    return kept if isinstance(kept, dict) and kept.get("recipe") == recipe else None
+
+
+def write_kept(file: Path, recipe: str, state: dict[str, Any]) -> None:
+    """Tensors, numbers and text, all or nothing.
+
+    Raises OSError or, as torch does on a full disk, RuntimeError.
+    """
+    unfinished = _unfinished(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state | {"recipe": recipe}, unfinished)
+    unfinished.replace(file)
+
+
+def _unfinished(file: Path) -> Path:
+    return file.with_suffix(".part")
+
+
 class Checkpoint:
     """A file for one training; `recipe` tells it from any other.
 
@@ -22,11 +49,7 @@ class Checkpoint:
 
     def load(self) -> dict[str, Any] | None:
         """What was kept of this very training; None where there is none, or none that is whole."""
-        try:
-            kept: dict[str, Any] = torch.load(self._file, weights_only=True, map_location="cpu")
-        except Exception:  # missing, cut off, or no such file: the training begins at its beginning
-            return None
-        return kept if isinstance(kept, dict) and kept.get("recipe") == self._recipe else None
+        return read_kept(self._file, self._recipe)
 
     @property
     def due(self) -> bool:
@@ -35,14 +58,11 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace what is kept. Where the disk is full the training goes on without."""
-        unfinished = self._file.with_suffix(".part")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(state | {"recipe": self._recipe}, unfinished)
-            unfinished.replace(self._file)
-        except (OSError, RuntimeError):  # torch raises RuntimeError on a full disk
+            write_kept(self._file, self._recipe, state)
+        except (OSError, RuntimeError):
             with suppress(OSError):
-                unfinished.unlink()
+                _unfinished(self._file).unlink()
         self._saved = time.monotonic()
 
     def remove(self) -> None:
