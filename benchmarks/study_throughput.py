@@ -67,6 +67,7 @@ def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
 
     from dl4ia.command_line import parse, study_parser
     from dl4ia.keeper import Keeper
+    from dl4ia.process import end_with_parent
     from dl4ia.recording import open_parent
     from dl4ia.search_space import SpaceModule
     from dl4ia.session import Length, open_session
@@ -80,6 +81,7 @@ def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
     arguments, _ = parse(study_parser("", "", "", ""), flags)
     length = Length(EPOCHS[task], EPOCHS[task])
     if arguments.worker:
+        end_with_parent()
         run_study(material.task, material.source, searched, length, arguments)
         return
     session = open_session(material.task, material.source, searched, length, arguments)

@@ -11,7 +11,8 @@ from typing import Any
 
 from dl4ia.addresses import CONNECTION_SECONDS
 from dl4ia.errors import InputError, first_line
-from dl4ia.workers import GRACE, MOST_DEATHS, Deaths, worker_command
+from dl4ia.process import GRACE
+from dl4ia.workers import MOST_DEATHS, Deaths, worker_command
 
 LOCAL = "local"
 TAIL = 2000  # characters of what a worker has said

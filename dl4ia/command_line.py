@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import NoReturn
 
-from dl4ia.process import run_and_exit
+from dl4ia.process import end_with_parent, run_and_exit
 from dl4ia.text import printable
 
 FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
@@ -243,7 +243,13 @@ def run(
 ) -> NoReturn:
     """Parse, run, and exit as `run_and_exit` does."""
     arguments, flags = parse(parser)
-    run_and_exit(lambda: study(arguments, flags))
+
+    def work() -> None:
+        if arguments.worker:
+            end_with_parent()
+        study(arguments, flags)
+
+    run_and_exit(work)
 
 
 def whole_number(lowest: int) -> Callable[[str], int]:

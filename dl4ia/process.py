@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -12,6 +13,7 @@ from dl4ia.errors import InputError
 from dl4ia.text import printable
 
 STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
+GRACE = 5.0  # seconds that a worker has to end by itself
 
 
 def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
@@ -33,6 +35,23 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def end_with_parent() -> None:
+    """In a worker: stop as after Ctrl-C when its standard input, a pipe, is closed.
+
+    Call it first of all: what a worker imports takes longer than it may outlive its parent.
+    """
+    pipe = sys.stdin.fileno()
+
+    def wait() -> None:
+        while os.read(pipe, 1):  # not through `sys.stdin`, whose lock would be missed at the exit
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:

@@ -5,10 +5,8 @@ trial is claimed again by whoever finds it dead. All end when the process that s
 """
 
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,10 +16,10 @@ import psutil
 
 from dl4ia.environment import CORES, usable_cores
 from dl4ia.errors import InputError
+from dl4ia.process import GRACE
 from dl4ia.text import plural
 
 FLAG = "--worker"
-GRACE = 5.0  # seconds that a worker has to end by itself
 MOST_DEATHS = 5  # in a row, without a trial that finished between them
 GPUS = "CUDA_VISIBLE_DEVICES"  # of the environment: those that a process may use
 MISTAKE = 2  # exit status after a user's mistake
@@ -144,20 +142,6 @@ class Workers:
 
     def _log(self, number: int) -> Path:
         return self._logs / f"worker_{number}.log"
-
-
-def end_with_parent() -> None:
-    """In a worker: stop as after Ctrl-C when its standard input, a pipe, is closed."""
-    pipe = sys.stdin.fileno()
-
-    def wait() -> None:
-        while os.read(pipe, 1):  # not through `sys.stdin`, whose lock would be missed at the exit
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE)
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _shares(cores: Sequence[int], count: int) -> list[list[int]]:

@@ -41,7 +41,6 @@ from dl4ia.tracking.runs import Status
 from dl4ia.tracking.writing import TrackingError
 from dl4ia.turns import KEEP
 from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
-from dl4ia.workers import end_with_parent
 
 
 def run_study(
@@ -54,7 +53,6 @@ def run_study(
     session = open_session(task, source, searched, length.or_asked(arguments), arguments)
     try:
         if arguments.worker:
-            end_with_parent()
             _work(session)
             return
         if not _is_complete(session):
