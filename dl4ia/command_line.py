@@ -19,6 +19,7 @@ class StudyArguments:
     """What the user asked for; None where the default depends on the data."""
 
     trials: int
+    points: Path | None
     data: Path | None
     out: Path
     study_name: str | None
@@ -71,6 +72,13 @@ def study_parser(
         metavar="N",
         help="finished trials in the study, those of earlier runs included (default: %(default)s)",
     )
+    add(
+        "--points",
+        type=Path,
+        metavar="FILE",
+        help="points to try after the report's models, before the search chooses its own: another "
+        "study's study.json, or a JSON list of objects of hyperparameters",
+    )
     add("--data", type=Path, metavar="DIR", help=f"the images (default: {data_default})")
     add(
         "--out",
@@ -118,11 +126,11 @@ def study_parser(
     )
     add(
         "--seeds",
-        type=whole_number(1),
+        type=whole_number(0),
         default=5,
         metavar="N",
-        help="retrainings of the winner, and of the report's best model beside it "
-        "(default: %(default)s)",
+        help="retrainings of the winner, and of the report's best model beside it; 0: the test set "
+        "stays shut, and the study ends with who wins (default: %(default)s)",
     )
     add(
         "--most-weights",

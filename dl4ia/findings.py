@@ -57,6 +57,12 @@ def leaderboard(
     return [header, *rows]
 
 
+def scored_winner(study: optuna.Study, selection: Selection) -> dict[str, Any] | None:
+    """The study's record of its winner and its test scores; None where they were not asked for."""
+    winner: dict[str, Any] = study.user_attrs.get("winner", {})
+    return winner if winner.get("trial") == selection.winner else None
+
+
 def optimism(study: optuna.Study, selection: Selection) -> str:
     """What the search had promised beyond the winner's mean over the repeats."""
     winner = selection.of(selection.winner)

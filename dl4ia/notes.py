@@ -4,8 +4,6 @@ Markdown, from the study alone. Whatever comes from the user, a name or a failur
 escaped: it can neither break the note nor become a part of the page.
 """
 
-from typing import Any
-
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -84,11 +82,16 @@ def _run_link(tracking_uri: str, run: str) -> str:
 def _winner(session: Session, selection: Selection) -> list[str]:
     """Who it is, and its scores, beside the report's best."""
     study, metric = session.study, session.task.metric
-    if "winner" not in study.user_attrs:
-        return []
-    winner: dict[str, Any] = study.user_attrs["winner"]
-    scores, trials = winner["metrics"], study.get_trials(deepcopy=False)
-    name = plain(findings.describe(trials[winner["trial"]]))
+    winner, trials = findings.scored_winner(study, selection), study.get_trials(deepcopy=False)
+    trial = trials[selection.winner]
+    who = (
+        f"**Winner: trial {trial.number}**, {plain(findings.describe(trial))}, "
+        f"{trial.user_attrs['weights']:,} weights"
+    )
+    page = f"Report page: {code(str(session.page))}"
+    if winner is None:
+        return [f"{who}. It has no test score yet.", page]
+    scores = winner["metrics"]
     rows = [["", metric, "95 % interval"]]
     if selection.finalists:
         found = selection.estimate(selection.of(selection.winner))
@@ -110,11 +113,10 @@ def _winner(session: Session, selection: Selection) -> list[str]:
         )
     openings = plural(len(study.user_attrs["test_openings"]), "time")
     return [
-        f"**Winner: trial {winner['trial']}**, {name}, {winner['weights']:,} weights; retrained on "
-        f"all training images from {plural(winner['seeds'], 'seed')}. The test set was "
-        f"opened {openings}.",
+        f"{who}; retrained on all training images from {plural(winner['seeds'], 'seed')}. The test "
+        f"set was opened {openings}.",
         table(rows),
-        f"Report page: {code(str(session.page))}",
+        page,
     ]
 
 

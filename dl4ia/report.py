@@ -21,6 +21,7 @@ from dl4ia.study import finished_trials, first_value
 from dl4ia.text import duration, plural, table
 
 WIDTH = 100  # characters of a line of prose
+NOT_SCORED = "not scored: the same command without --seeds 0 retrains the winner and scores it"
 
 
 def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, left: float) -> str:
@@ -85,9 +86,8 @@ def summary(
     tracking_uri: str,
 ) -> str:
     """The whole summary of a study that has a winner."""
-    winner: dict[str, Any] = study.user_attrs["winner"]
-    openings = study.user_attrs["test_openings"]
-    last = openings[-1]
+    winner = findings.scored_winner(study, selection)
+    trial = study.get_trials(deepcopy=False)[selection.winner]
     lines = [
         "",
         f"Study {study.study_name}: {findings.states(study)}",
@@ -97,15 +97,12 @@ def summary(
         textwrap.fill(searched.REPORT_NOTE, WIDTH),
         *_finalist_lines(study, selection),
         "",
-        f"Winner: trial {winner['trial']}, {winner['weights']:,} weights",
-        *(f"  {name} = {value}" for name, value in winner["point"].items()),
+        f"Winner: trial {trial.number}, {trial.user_attrs['weights']:,} weights",
+        *(f"  {name} = {value}" for name, value in trial.params.items()),
         "",
-        *_validation_lines(study, metric, winner, validation),
-        *_test_lines(study, metric, winner),
-        f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
-        f"{describe_code(last, 10)}",
-        f"  pictures, scores of every image: {Path(winner['pictures'][0]).parent}",
-        *_ablation_lines(study, winner["trial"]),
+        *_validation_lines(trial, metric, winner, validation),
+        *(_test_lines(study, metric, winner) if winner else [f"Test: {NOT_SCORED}"]),
+        *_ablation_lines(study, trial.number),
         "",
         f"Report page:         {page}",
         f"Compare the trials:  optuna-dashboard {shlex.quote(storage)} --artifact-dir "
@@ -149,10 +146,9 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
 
 
 def _validation_lines(
-    study: optuna.Study, metric: str, winner: Mapping[str, Any], validation: str
+    trial: FrozenTrial, metric: str, winner: Mapping[str, Any] | None, validation: str
 ) -> list[str]:
     """The winner's validation score, and that over the retrainings' epochs if they are others."""
-    trial = study.get_trials(deepcopy=False)[winner["trial"]]
     scores = {name: values[-1] for name, values in history_of(trial).items()}
     epochs = len(history_of(trial)["seconds"])
     lines = [
@@ -160,7 +156,7 @@ def _validation_lines(
         "side)",
         *_score_lines(metric, scores, "val"),
     ]
-    if winner["epochs"] != epochs:
+    if winner and winner["epochs"] != epochs:
         lines.append(f"Validation of the same over the retrainings' {winner['epochs']} epochs")
         lines += _score_lines(metric, winner["metrics"], "val")
     return lines
@@ -168,6 +164,8 @@ def _validation_lines(
 
 def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> list[str]:
     """The winner's scores, what is no single model's, and how it compares with the report's."""
+    openings = study.user_attrs["test_openings"]
+    last = openings[-1]
     scores, seeds = winner["metrics"], winner["seeds"]
     spread = f"mean ± SD over {seeds} seeds" if seeds > 1 else "1 seed"
     over = f"{winner['patients']} patients" if winner["patients"] else f"{winner['images']} images"
@@ -196,7 +194,12 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
                     f"(from {scores[f'report_{name}']:.4f}); "
                     f"P(winner better) {scores[f'p_better_{name}']:.3f}"
                 )
-    return lines
+    return [
+        *lines,
+        f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
+        f"{describe_code(last, 10)}",
+        f"  pictures, scores of every image: {Path(winner['pictures'][0]).parent}",
+    ]
 
 
 def _with_spread(scores: Mapping[str, float], name: str) -> str:

@@ -17,12 +17,14 @@ from dl4ia.data.splits import make_splits
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
 from dl4ia.objective import Objective
+from dl4ia.points import read_points
 from dl4ia.records import dataset_record
-from dl4ia.search_space import SpaceModule
+from dl4ia.search_space import Point, SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
 from dl4ia.storage import open_storage
 from dl4ia.study import Identity, check_identity, open_study
 from dl4ia.task import Task
+from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.training.precision import training_precision
 from dl4ia.turns import Turns
@@ -126,6 +128,7 @@ def open_session(
         )
     if arguments.knee and not arguments.objectives:
         raise InputError("--knee: expected --objectives too, such as weights besides the metric")
+    points = _points_of(arguments, searched)
     check_folder(arguments.out)
     check_tracking(tracking_uri)
     check_storage(storage)
@@ -157,7 +160,7 @@ def open_session(
     arguments.out.mkdir(parents=True, exist_ok=True)
     with opening.take("open"):
         check_identity(storage, name, identity)
-        study = open_study(open_storage(storage), name, identity, searched)
+        study = open_study(open_storage(storage), name, identity, searched, points)
     return Session(
         name=name,
         arguments=arguments,
@@ -185,6 +188,20 @@ def open_session(
             arguments.objectives[1:],
         ),
     )
+
+
+def _points_of(arguments: StudyArguments, searched: SpaceModule) -> dict[str, Point]:
+    """Those of `--points`, checked; all of them, and the named ones, have to fit in."""
+    if arguments.points is None:
+        return {}
+    points = read_points(arguments.points, searched.SPACE)
+    named = len(searched.REPORT_MODELS) + len(searched.REFERENCE_MODELS)
+    if arguments.trials < named + len(points):
+        raise InputError(
+            f"--points {arguments.points}: {plural(len(points), 'point')} after {named} that every "
+            f"study begins with; expected --trials of at least {named + len(points)}"
+        )
+    return points
 
 
 def _groups_to_split_by(split_by: str, source: Source, dataset: Dataset) -> tuple[str, ...] | None:

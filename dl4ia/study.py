@@ -5,6 +5,7 @@ written into it and compared on every start: what does not match is refused, nev
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import optuna
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.addresses import check_has_study, exists, hide_password
 from dl4ia.errors import InputError
 from dl4ia.objective import derive_seed
-from dl4ia.search_space import SpaceModule, check_point
+from dl4ia.search_space import Point, SpaceModule, check_point
 from dl4ia.storage import open_storage
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
@@ -86,10 +87,12 @@ def open_study(
     name: str,
     identity: Identity,
     searched: SpaceModule,
+    points: Mapping[str, Point] | None = None,
 ) -> optuna.Study:
     """Create the study, its named points enqueued first, or go on with it.
 
-    Call `check_identity` first.
+    points: the user's own, by their labels, for after the named ones; what the study knows already
+    is not enqueued again. Call `check_identity` first.
     """
     named_points = searched.REPORT_MODELS | searched.REFERENCE_MODELS
     for label, point in named_points.items():
@@ -106,14 +109,18 @@ def open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([f"val_{identity.metric}", *further])
-    enqueued = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False)}
-    for label, point in named_points.items():
-        if label not in enqueued:
+    known = study.get_trials(deepcopy=False)
+    enqueued = [
+        (trial.user_attrs.get("point"), trial.system_attrs.get("fixed_params")) for trial in known
+    ]
+    for label, point in [*named_points.items(), *(points or {}).items()]:
+        if (label, point) not in enqueued:
             attributes = {"point": label}
             if label in searched.REPORT_MODELS:
                 attributes["report_model"] = label
             study.enqueue_trial(dict(point), user_attrs=attributes)
-    study.sampler = Sampler(identity.seed, len(named_points) + RANDOM_TRIALS)
+    named = {label for label, _ in enqueued if label} | {*named_points, *(points or {})}
+    study.sampler = Sampler(identity.seed, len(named) + RANDOM_TRIALS)
     study.pruner = optuna.pruners.HyperbandPruner(
         # One bracket: a second one would be of trials that are never pruned, two fifths of them.
         min_resource=identity.epochs // REDUCTION + 1,

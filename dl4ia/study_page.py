@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import figures, findings, html
 from dl4ia.ablation import effects_of
@@ -31,24 +31,27 @@ def write_study_page(
     commands: str,
 ) -> None:
     """Everything that a finished study has to say. commands: how to make it again."""
-    winner: dict[str, Any] = study.user_attrs["winner"]
+    winner = findings.scored_winner(study, selection)
+    trial = study.get_trials(deepcopy=False)[selection.winner]
+    openings = plural(len(study.user_attrs.get("test_openings", ())), "time")
     parts = [
         figures.scripts(),
         html.heading(study.study_name, 1),
         html.paragraph(
-            f"Winner: trial {winner['trial']}, {_name(study, winner['trial'])}, "
-            f"{winner['weights']:,} weights. Chosen by validation alone; the test set was opened "
-            f"{plural(len(study.user_attrs['test_openings']), 'time')}."
+            f"Winner: trial {trial.number}, {findings.describe(trial)}, "
+            f"{trial.user_attrs['weights']:,} weights. Chosen by validation alone; the test set "
+            f"was opened {openings}."
         ),
         html.tiles(_headline(study, selection, metric, winner)),
-        *_test(study, metric, winner),
+        *(_test(study, metric, winner) if winner else ()),
         *_finalists(study, selection, metric),
         *_search(study, metric, searched, validation),
-        *_front(study, winner),
+        *_front(study),
         *_choices(study, metric),
-        *_ablation(study, metric, winner["trial"]),
+        *_ablation(study, metric, trial.number),
         *_budget(study, metric),
-        *_pictures(winner),
+        *(_pictures(winner) if winner else ()),
+        *_point(trial),
         *_provenance(study, winner, commands),
     ]
     html.write_page(file, study.study_name, parts)
@@ -59,17 +62,24 @@ def _name(study: optuna.Study, number: int) -> str:
 
 
 def _headline(
-    study: optuna.Study, selection: Selection, metric: str, winner: dict[str, Any]
+    study: optuna.Study, selection: Selection, metric: str, winner: dict[str, Any] | None
 ) -> list[tuple[str, str]]:
-    scores = winner["metrics"]
-    tiles = [
-        (
-            findings.spread(scores, f"test_{metric}"),
-            f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
-            f"{findings.interval(scores, f'test_{metric}')}",
+    tiles = []
+    if winner is None:
+        trial = study.get_trials(deepcopy=False)[selection.winner]
+        tiles.append(
+            (f"{first_value(trial):.4f}", f"validation {metric}; not scored on the test set")
         )
-    ]
-    if winner["compared_with"] is not None:
+    else:
+        scores = winner["metrics"]
+        tiles.append(
+            (
+                findings.spread(scores, f"test_{metric}"),
+                f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
+                f"{findings.interval(scores, f'test_{metric}')}",
+            )
+        )
+    if winner is not None and winner["compared_with"] is not None:
         name = _name(study, winner["compared_with"])
         tiles.append(
             (
@@ -178,7 +188,7 @@ def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation:
     ]
 
 
-def _front(study: optuna.Study, winner: dict[str, Any]) -> list[str]:
+def _front(study: optuna.Study) -> list[str]:
     """Of several objectives: what no other trial beats."""
     if len(study.directions) == 1:
         return []
@@ -186,7 +196,7 @@ def _front(study: optuna.Study, winner: dict[str, Any]) -> list[str]:
         html.heading("Pareto front"),
         html.paragraph(
             "The trials that no other beats in every objective. The knee is the nearest to the "
-            "best of each (weights and seconds by their logarithms); it was retrained and scored."
+            "best of each (weights and seconds by their logarithms), and wins."
         ),
         html.table(findings.front(study, pareto_front(study)), "last"),
     ]
@@ -266,7 +276,12 @@ def _pictures(winner: dict[str, Any]) -> list[str]:
     return parts if len(parts) > 1 else []
 
 
-def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> list[str]:
+def _point(trial: FrozenTrial) -> list[str]:
+    rows = [["hyperparameter", "winner"], *([k, short(v)] for k, v in trial.params.items())]
+    return [html.heading("The winner's point"), html.table(rows)]
+
+
+def _provenance(study: optuna.Study, winner: dict[str, Any] | None, commands: str) -> list[str]:
     identity = study.user_attrs["identity"]
     environments = [hidden(trial, "environment") for trial in study.get_trials(deepcopy=False)]
     environments += repeat_environments(study)
@@ -278,11 +293,12 @@ def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> l
     names = ("commit", "dirty", "device", "precision", "system", "processor", "cores",
              "python", "torch", "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
     rows += [[f"trials' and repeats' {name}", known(name)] for name in names]
-    rows += [
-        ["retrainings' commits", ", ".join(winner["commits"])],
-        ["test images' fingerprint", winner["test_fingerprint"]],
-    ]
-    for number, opening in enumerate(study.user_attrs["test_openings"], start=1):
+    if winner is not None:
+        rows += [
+            ["retrainings' commits", ", ".join(winner["commits"])],
+            ["test images' fingerprint", winner["test_fingerprint"]],
+        ]
+    for number, opening in enumerate(study.user_attrs.get("test_openings", ()), start=1):
         changes = ", uncommitted changes" if opening["dirty"] == "True" else ""
         rows.append(
             [
@@ -291,10 +307,7 @@ def _provenance(study: optuna.Study, winner: dict[str, Any], commands: str) -> l
                 f"{opening['epochs']} epochs, commit {opening['commit'][:10]}{changes}",
             ]
         )
-    point = [["hyperparameter", "winner"], *([k, short(v)] for k, v in winner["point"].items())]
     return [
-        html.heading("The winner's point"),
-        html.table(point),
         html.heading("Where this comes from"),
         html.table(rows, "provenance"),
         html.heading("To make it again"),

@@ -76,7 +76,7 @@ def run_study(
         print(report.front(session.study, session.front_picture))
         return
     selection = current_selection(session)
-    if selection is None or not winner_is_scored(session, selection):
+    if selection is None or not _is_scored(session, selection):
         print("All trials have finished. The process that keeps the records names the winner.")
         return
     print(
@@ -120,11 +120,13 @@ def _is_complete(session: Session) -> bool:
         written = dashboard.study_is_written(session, None, parent)
         return written and session.front_picture.exists()
     selection = current_selection(session)
-    if selection is None or not winner_is_scored(session, selection):
+    if selection is None or not _is_scored(session, selection):
         return False
     if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
-    if not (repeats_are_written(session) and winner_is_tracked(session)):
+    if not repeats_are_written(session):
+        return False
+    if session.arguments.seeds and not winner_is_tracked(session):
         return False
     return dashboard.study_is_written(session, selection, parent)
 
@@ -149,6 +151,7 @@ def _keep(session: Session) -> None:
     try:
         with Keeper(session, parent) as keeper:
             session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
+            session.study.set_user_attr("command", this_command())
             dashboard.write_study(session, None, parent)
             run_search(session, keeper)
             dashboard.write_study(session, None, parent)
@@ -158,7 +161,9 @@ def _keep(session: Session) -> None:
         keeper.write_missing()
         if selection is not None:
             write_repeats(session, parent)
-            track_winner(session, parent, _write_page(session, selection))
+            page = _write_page(session, selection)
+            if session.arguments.seeds:
+                track_winner(session, parent, page)
             dashboard.write_study(session, selection, parent)
     finally:
         best = best_value(session.study)
@@ -179,8 +184,14 @@ def _finish(session: Session) -> Selection | None:
         return None
     selection = run_finalists(session)
     run_ablation(session, selection)
-    score_winner(session, selection)
+    if session.arguments.seeds:
+        score_winner(session, selection)
     return selection
+
+
+def _is_scored(session: Session, selection: Selection) -> bool:
+    """Whether the winner has its score, or the test set is to stay shut."""
+    return not session.arguments.seeds or winner_is_scored(session, selection)
 
 
 def _draw_front(session: Session) -> None:

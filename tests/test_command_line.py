@@ -44,7 +44,7 @@ def test_times(text: str, seconds: float) -> None:
         ("--epochs", "0"),
         ("--folds", "0"),
         ("--seed", "-1"),
-        ("--seeds", "0"),
+        ("--seeds", "-1"),
         ("--timeout", "0"),
         ("--timeout", "2 weeks"),
         ("--image-shift", "1"),

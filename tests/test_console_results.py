@@ -7,9 +7,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import dl4ia
+from conftest import dl4ia, run_study, write_gland_folder
 
 from dl4ia.attributes import history_of
+from dl4ia.repeats import kept_repeats
 
 GLANDS, DIGITS = "segmentation-tiny-glands", "classification-three-digits"
 
@@ -68,7 +69,7 @@ def test_the_files_are_the_study(
     )
     record = json.loads((written / name / "study.json").read_text())
     assert record["scores"] == scores and record["point"] == winner["point"]
-    assert record["command"] == winner["command"]
+    assert record["command"] == study.user_attrs["command"]
     assert record["command"].startswith("python ") and "--trials 9" in record["command"]
     assert record["machine"]["processor"] and record["machine"]["commit"]
     page = (written / name / "README.md").read_text()
@@ -96,6 +97,43 @@ def test_written_again_nothing_old_is_left(written: Path, gland_study: Path) -> 
     before = (written / GLANDS / "README.md").read_text()
     assert dl4ia(gland_study, "results", GLANDS, "--to", str(written)).returncode == 0
     assert not old.exists() and (written / GLANDS / "README.md").read_text() == before
+
+
+def test_a_study_whose_test_set_stays_shut_is_taken_up_from_its_results(
+    written: Path, gland_study: Path, tmp_path: Path
+) -> None:
+    """With the other study's winner among its first points; scored at last, elsewhere."""
+    write_gland_folder(tmp_path / "Tiny Glands")
+    flags = ("--data", "Tiny Glands", "--image-shift", "0.5", "--ablate", "--finalists", "2",
+             "--trials", "10", "--points", str(written / GLANDS / "study.json"))  # fmt: skip
+    run_study(tmp_path, "segmentation.py", *flags, "--seeds", "0")
+    shut = of(tmp_path, GLANDS)
+    assert not {"winner", "test_openings", "validation"} & shut.user_attrs.keys()
+    assert shut.trials[9].user_attrs["point"] == f"winner of {GLANDS}"
+    assert shut.trials[9].params == of(gland_study, GLANDS).user_attrs["winner"]["point"]
+    report = (tmp_path / "mlruns" / "reports" / GLANDS / "index.html").read_text()
+    assert "What each choice buys" in report and "was opened 0 times" in report
+    assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
+    folder = tmp_path / "results" / GLANDS
+    page = (folder / "README.md").read_text()
+    assert "The test set stayed shut." in page and "## What each choice buys" in page
+    record = json.loads((folder / "study.json").read_text())
+    assert record["winner"] == shut.user_attrs["selection"]["winner"]
+    assert record["test_openings"] == [] and "scores" not in record
+    assert (folder / "ablation.csv").exists() and not (folder / "test.csv").exists()
+
+    shutil.rmtree(tmp_path / "mlruns")
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(folder / "optuna.db", tmp_path / "mlruns" / "optuna.db")
+    run_study(tmp_path, "segmentation.py", *flags)
+    scored = of(tmp_path, GLANDS)
+    assert [trial.params for trial in scored.trials] == [trial.params for trial in shut.trials]
+    assert [trial.values for trial in scored.trials] == [trial.values for trial in shut.trials]
+    assert kept_repeats(scored) == kept_repeats(shut)
+    assert all("process" not in trial.user_attrs for trial in scored.trials)
+    assert len(scored.user_attrs["test_openings"]) == 1
+    assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
+    assert (folder / "test.csv").exists()
 
 
 def test_a_study_that_has_gone_on_since_its_score_says_so(

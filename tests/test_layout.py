@@ -12,6 +12,7 @@ ORDER = [
     "text",
     "environment",
     "search_space",
+    "points",
     "jobs",
     "process",
     "workers",

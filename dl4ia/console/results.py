@@ -6,6 +6,7 @@
     results/<study>/finalists.csv  their value on each repeat
     results/<study>/ablation.csv   what each of the winner's choices buys
     results/<study>/test.csv       every test metric, of each seed, beside the report's model
+    results/<study>/optuna.db      the study itself, for the Optuna dashboard, or to go on with
 
 No image and no weights are among them.
 """
@@ -18,7 +19,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import findings
 from dl4ia.ablation import effects_of
@@ -27,6 +28,7 @@ from dl4ia.console.results_page import results_page
 from dl4ia.errors import InputError
 from dl4ia.repeats import repeat_environments
 from dl4ia.selection import Selection
+from dl4ia.storage import open_storage
 from dl4ia.study import find_study, first_value, is_interrupted
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
@@ -35,21 +37,26 @@ WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
 def write_results(name: str, storage: str, folder: Path) -> list[Path]:
     """The study's files in `folder`/`name`; what was there of an earlier call is replaced.
 
-    Raises InputError where there is no such study, or it has no winner yet.
+    A winner without a test score (`--seeds 0`) will do. Raises InputError where there is no such
+    study, or it has no winner yet.
     """
     study = find_study(storage, name)
     winner: dict[str, Any] | None = study.user_attrs.get("winner")
-    if winner is None:
+    number: int | None = (winner or {}).get(
+        "trial", study.user_attrs.get("selection", {}).get("winner")
+    )
+    if number is None:
         raise InputError(
             f"study {name!r}: has no winner; expected a study that has ended with one: run its "
             "command again (of several objectives with --knee)"
         )
-    selection = _selection(study, winner)
+    chosen = study.get_trials(deepcopy=False)[number]
+    selection = _selection(study, chosen)
     frames = {
         "trials": _trials(study),
         "finalists": _finalists(study, selection) if selection else pd.DataFrame(),
-        "ablation": _ablation(study, winner),
-        "test": _test(winner),
+        "ablation": _ablation(study, chosen),
+        "test": _test(winner) if winner else pd.DataFrame(),
     }
     place = folder / name
     place.mkdir(parents=True, exist_ok=True)
@@ -61,24 +68,46 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
             continue
         frame.to_csv(file, index=False, lineterminator="\n")
         files.append(file)
-    record = _record(study, winner, selection)
+    record = _record(study, chosen, winner, selection)
     page, known = place / "README.md", place / "study.json"
     known.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    page.write_text(results_page(study, winner, selection, record), encoding="utf-8")
-    return [page, known, *files]
+    page.write_text(results_page(study, chosen, winner, selection, record), encoding="utf-8")
+    return [page, known, *files, _copy(study, place / "optuna.db")]
 
 
-def _selection(study: optuna.Study, winner: Mapping[str, Any]) -> Selection | None:
+def _selection(study: optuna.Study, chosen: FrozenTrial) -> Selection | None:
     """The finalists, where it is they that the winner comes of."""
     record = study.user_attrs.get("selection")
     selection = Selection.from_record(record) if record else None
-    return selection if selection and selection.winner == winner["trial"] else None
+    return selection if selection and selection.winner == chosen.number else None
 
 
-def _preferred_since(study: optuna.Study, winner: Mapping[str, Any]) -> int | None:
+def _preferred_since(study: optuna.Study, chosen: FrozenTrial) -> int | None:
     """The trial that a study which has gone on would have win, if the test set were still shut."""
     preferred: int | None = study.user_attrs.get("selection", {}).get("winner")
-    return None if preferred == winner["trial"] else preferred
+    return None if preferred == chosen.number else preferred
+
+
+def _copy(study: optuna.Study, file: Path) -> Path:
+    """The study as a database of its own, but for which process ran a trial on which host."""
+    new = file.with_suffix(".new")
+    new.unlink(missing_ok=True)  # of a call that was cut off
+    storage = open_storage(f"sqlite:///{new}")
+    copied = optuna.create_study(
+        storage=storage, study_name=study.study_name, directions=study.directions
+    )
+    hidden_attributes = study._storage.get_study_system_attrs(study._study_id)
+    for key, value in hidden_attributes.items():
+        storage.set_study_system_attr(copied._study_id, key, value)
+    for key, value in study.user_attrs.items():
+        copied.set_user_attr(key, value)
+    trials = study.get_trials()
+    for trial in trials:
+        trial._user_attrs.pop("process", None)
+    copied.add_trials(trials)
+    storage.engine.dispose()
+    new.replace(file)
+    return file
 
 
 def _trials(study: optuna.Study) -> pd.DataFrame:
@@ -125,8 +154,8 @@ def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _ablation(study: optuna.Study, winner: Mapping[str, Any]) -> pd.DataFrame:
-    record = findings.ablation_of(study, winner["trial"])
+def _ablation(study: optuna.Study, chosen: FrozenTrial) -> pd.DataFrame:
+    record = findings.ablation_of(study, chosen.number)
     if record is None:
         return pd.DataFrame()
     rows = []
@@ -170,16 +199,20 @@ def _test(winner: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _record(
-    study: optuna.Study, winner: Mapping[str, Any], selection: Selection | None
+    study: optuna.Study,
+    chosen: FrozenTrial,
+    winner: Mapping[str, Any] | None,
+    selection: Selection | None,
 ) -> dict[str, Any]:
+    """study.json. Without a winner's record the last six lines are missing."""
     trials = study.get_trials(deepcopy=False)
     identity = study.user_attrs["identity"]
     environments = [hidden(trial, "environment") for trial in trials] + repeat_environments(study)
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
-    compared = winner["compared_with"]
-    return {
+    ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    record = {
         "study": study.study_name,
-        "command": winner.get("command"),
+        "command": study.user_attrs.get("command") or (winner or {}).get("command"),
         "data": study.user_attrs.get("data", {}).get("source", identity["data"]),
         "identity": identity,
         "metric": identity["metric"],
@@ -188,23 +221,29 @@ def _record(
             for key in ("commit", "dirty", "device", "processor", "cores", "precision", "system",
                         "python", "torch", "optuna")
         },
-        "retraining_commits": winner["commits"],
         "start": min(starts).isoformat(timespec="seconds"),
-        "end": datetime.fromisoformat(winner["end"]).isoformat(timespec="seconds"),
+        "end": max(ends).isoformat(timespec="seconds"),
         "trials": findings.states(study),
         "trial_seconds": sum(sum(history_of(trial).get("seconds", [])) for trial in trials),
-        "winner": winner["trial"],
-        "winner_model": findings.describe(trials[winner["trial"]]),
-        "weights": winner["weights"],
-        "point": winner["point"],
+        "winner": chosen.number,
+        "winner_model": findings.describe(chosen),
+        "weights": chosen.user_attrs["weights"],
+        "point": chosen.params,
+        "test_openings": study.user_attrs.get("test_openings", []),
+        "preferred_since": _preferred_since(study, chosen),
+        "optimism": selection.optimism if selection else None,
+        "shared_optimism": selection.shared_optimism if selection else None,
+    }  # fmt: skip
+    if winner is None:
+        return record
+    compared = winner["compared_with"]
+    return record | {
+        "end": datetime.fromisoformat(winner["end"]).isoformat(timespec="seconds"),
+        "retraining_commits": winner["commits"],
         "retraining_epochs": winner["epochs"],
         "seeds": winner["seeds"],
         "test_images": winner["images"],
         "test_patients": winner["patients"],
-        "test_openings": study.user_attrs["test_openings"],
         "report_model": None if compared is None else findings.describe(trials[compared]),
-        "preferred_since": _preferred_since(study, winner),
-        "optimism": selection.optimism if selection else None,
-        "shared_optimism": selection.shared_optimism if selection else None,
         "scores": winner["metrics"],
-    }  # fmt: skip
+    }

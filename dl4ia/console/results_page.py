@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from dl4ia import findings
 from dl4ia.ablation import effects_of
@@ -18,7 +19,7 @@ from dl4ia.text import duration, plural, short
 def summary_table(folder: Path) -> str:
     """All studies in `folder`, a line each, as a Markdown table; from their study.json alone."""
     files = sorted(folder.glob("*/study.json"))
-    records = [_read(file) for file in files]
+    records = [record for record in map(_read, files) if "scores" in record]
     rows = [("study", "winner", "metric", "test, single model", "95 % interval",
              "ensemble and views", "the report's best, retrained", "difference")]  # fmt: skip
     for record in records:
@@ -43,20 +44,13 @@ def summary_table(folder: Path) -> str:
 
 def results_page(
     study: optuna.Study,
-    winner: Mapping[str, Any],
+    chosen: FrozenTrial,
+    winner: Mapping[str, Any] | None,
     selection: Selection | None,
     record: Mapping[str, Any],
 ) -> str:
     """The README.md of one study; record: its study.json."""
     metric, machine = record["metric"], record["machine"]
-    openings = [
-        f"{each['when']} for trial {each['trial']} at commit {each['commit'][:10]}"
-        + (" with uncommitted changes" if each["dirty"] == "True" else "")
-        for each in record["test_openings"]
-    ]
-    over = plural(winner["images"], "image")
-    if winner["patients"]:
-        over += f" of {plural(winner['patients'], 'patient')}"
     models = [trial.user_attrs.get("report_model") for trial in study.get_trials(deepcopy=False)]
     lines = [
         f"# {plain(record['study'])}",
@@ -74,15 +68,7 @@ def results_page(
         f"{_joined(machine, 'commit')}{_changes(machine)}, torch {_joined(machine, 'torch')}, "
         f"optuna {_joined(machine, 'optuna')}.",
         "",
-        "## Test",
-        "",
-        f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
-        f"{plural(winner['seeds'], 'seed')}; mean ± SD over seeds, 95 % intervals over {over} and "
-        f"seeds. Retrained at commit {plain(', '.join(record['retraining_commits']))}; the test "
-        f"set was opened {plural(len(openings), 'time')}: {'; '.join(openings)}. All metrics: "
-        "[test.csv](test.csv).",
-        "",
-        table(_test_rows(winner, metric, record["report_model"])),
+        *(_test(winner, record) if winner else ["The test set stayed shut."]),
     ]
     if selection is not None:
         lines += [
@@ -95,7 +81,7 @@ def results_page(
             "",
             table(findings.finalists(study, selection)),
         ]
-    ablation = findings.ablation_of(study, winner["trial"])
+    ablation = findings.ablation_of(study, chosen.number)
     if ablation is not None:
         lines += [
             "",
@@ -123,10 +109,32 @@ def results_page(
         "",
         "## The winner's point",
         "",
-        table([("hyperparameter", "value"), *((k, short(v)) for k, v in winner["point"].items())]),
+        table([("hyperparameter", "value"), *((k, short(v)) for k, v in chosen.params.items())]),
         "",
     ]
     return "\n".join(lines)
+
+
+def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    openings = [
+        f"{each['when']} for trial {each['trial']} at commit {each['commit'][:10]}"
+        + (" with uncommitted changes" if each["dirty"] == "True" else "")
+        for each in record["test_openings"]
+    ]
+    over = plural(winner["images"], "image")
+    if winner["patients"]:
+        over += f" of {plural(winner['patients'], 'patient')}"
+    return [
+        "## Test",
+        "",
+        f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
+        f"{plural(winner['seeds'], 'seed')}; mean ± SD over seeds, 95 % intervals over {over} and "
+        f"seeds. Retrained at commit {plain(', '.join(record['retraining_commits']))}; the test "
+        f"set was opened {plural(len(openings), 'time')}: {'; '.join(openings)}. All metrics: "
+        "[test.csv](test.csv).",
+        "",
+        table(_test_rows(winner, record["metric"], record["report_model"])),
+    ]
 
 
 def _since(record: Mapping[str, Any]) -> list[str]:

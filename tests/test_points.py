@@ -1,0 +1,86 @@
+"""`--points`: what is read from a file, and what is not."""
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+from small_search import IDENTITY, REFERENCE, REPORT, SEARCHED, SPACE, run, storage
+
+from dl4ia.errors import InputError
+from dl4ia.points import read_points
+from dl4ia.study import open_study
+
+__all__ = ["storage"]  # a fixture
+
+GOOD = {"kind": "b", "rate": 0.75}
+
+
+def written(folder: Path, held: object) -> Path:
+    file = folder / "known.json"
+    file.write_text(json.dumps(held), encoding="utf-8")
+    return file
+
+
+@pytest.mark.parametrize(
+    "held, labels",
+    [
+        (GOOD, ["known 1"]),
+        ([GOOD, GOOD | {"rate": 0.5}], ["known 1", "known 2"]),
+        ({"study": "s-1", "winner": 4, "point": GOOD}, ["winner of s-1"]),
+        ([{"point": GOOD}], ["known 1"]),
+    ],
+)
+def test_points_are_read(held: object, labels: list[str], tmp_path: Path) -> None:
+    points = read_points(written(tmp_path, held), SPACE)
+    assert list(points) == labels and points[labels[0]] == GOOD
+
+
+@pytest.mark.parametrize(
+    "held, said",
+    [
+        ([], "empty list"),
+        ({}, "expected JSON"),
+        (3, "expected JSON"),
+        (["a"], "expected JSON"),
+        (GOOD | {"rate": 2.0}, "rate=2.0 is outside 0 to 1"),
+        (GOOD | {"rate": "0.5"}, "rate='0.5' is outside 0 to 1"),
+        (GOOD | {"rate": float("nan")}, "rate=nan is outside"),
+        ([GOOD, {"kind": "a"}], "known 2: rate is missing"),
+        (GOOD | {"depth": 4}, "depth is not in the space; known: kind, rate"),
+        (GOOD | {"kind": ["a"]}, "kind=['a'] is outside"),
+    ],
+)
+def test_what_is_no_point_is_refused(held: object, said: str, tmp_path: Path) -> None:
+    file = written(tmp_path, held)
+    with pytest.raises(InputError) as refused:
+        read_points(file, SPACE)
+    assert str(refused.value).startswith(f"--points {file}: ") and said in str(refused.value)
+
+
+def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "known.json"
+    for content in (b"{", b"\xff\xfe", b"[" * 100_000):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match="expected JSON"):
+            read_points(file, SPACE)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_points(tmp_path / "none.json", SPACE)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_points(tmp_path, SPACE)
+
+
+def test_points_follow_the_named_ones_once(storage: optuna.storages.RDBStorage) -> None:
+    points = {"known 1": GOOD}
+    study = open_study(storage, "study", IDENTITY, SEARCHED, points)
+    study = open_study(storage, "study", IDENTITY, SEARCHED, points)
+    assert run(study, 4) == [0, 1, 2, 3]
+    found = [trial.params for trial in study.trials]
+    assert found[:3] == [REPORT["first"], REFERENCE["second"], GOOD]
+    assert study.trials[2].user_attrs["point"] == "known 1"
+    assert "report_model" not in study.trials[2].user_attrs
+    assert "point" not in study.trials[3].user_attrs
+    changed = {"known 1": GOOD | {"rate": 0.125}}  # the file was edited
+    study = open_study(storage, "study", IDENTITY, SEARCHED, points | changed)
+    assert run(study, 6) == [4, 5]
+    assert study.trials[4].params["rate"] == 0.125 and "point" not in study.trials[5].user_attrs
