@@ -35,8 +35,8 @@ TRIALS, SEEDS = 50, (0, 1, 2, 3, 4)
 EPOCHS = {"digits": (40, 8), "glands": (28, 60)}  # as the studies have, without and with --data
 OURS, TPE = "dl4ia", "TPE"
 STRATEGIES = {
-    OURS: "its default: the report's models first, TPE, Hyperband",
-    "dl4ia, unpruned": "the same without Hyperband",
+    OURS: "its default: the report's models first, TPE, successive halving",
+    "dl4ia, unpruned": "the same without pruning",
     TPE: "Optuna's default: TPE, no pruning, no trials to begin with",
     "random": "random points, no pruning",
     "GP": "Optuna's Gaussian process, no pruning",

@@ -64,8 +64,8 @@ def ending(trial: FrozenTrial, metric: str) -> str:
         return f"Completed: validation {metric} {first_value(trial):.4f} {after}."
     if trial.state == TrialState.PRUNED:
         return (
-            f"Pruned {after}, at validation {metric} {epochs[f'val_{metric}'][-1]:.4f}: Hyperband "
-            "lets only the best of the trials that come as far go on."
+            f"Pruned {after}, at validation {metric} {epochs[f'val_{metric}'][-1]:.4f}: successive "
+            "halving lets only the best of the trials that come as far go on."
         )
     if "failure" in trial.user_attrs:
         return f"Failed {after}: {plain(trial.user_attrs['failure'])}"

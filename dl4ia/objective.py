@@ -28,6 +28,8 @@ from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import training_precision
 from dl4ia.usage import Usage
 
+REDUCTION = 4  # of the trials that reach a quarter of the epochs, a quarter go on
+
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
 
 
@@ -165,9 +167,15 @@ class Objective:
             if self.further:
                 continue  # Optuna prunes by one objective only
             trial.report(result[f"val_{self.task.metric}"], epoch)
-            if not is_named and epoch < self.epochs and trial.should_prune():
+            decides = epoch == rung(self.epochs) < self.epochs
+            if decides and not is_named and trial.should_prune():
                 raise optuna.TrialPruned(f"in epoch {epoch}")
         return history[-1][f"val_{self.task.metric}"]
+
+
+def rung(epochs: int) -> int:
+    """The one epoch after which a trial of so many is pruned or goes on to its end."""
+    return epochs // REDUCTION + 1
 
 
 def _mean_over_folds(folds: Sequence[Result], sizes: Sequence[int]) -> Result:

@@ -14,12 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.addresses import check_has_study, exists, hide_password
 from dl4ia.errors import InputError
-from dl4ia.objective import derive_seed
+from dl4ia.objective import REDUCTION, derive_seed, rung
 from dl4ia.search_space import Point, SpaceModule, check_point
 from dl4ia.storage import open_storage
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
-REDUCTION = 4  # Hyperband: of the trials that reach a quarter of the epochs, a quarter go on
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -121,11 +120,10 @@ def open_study(
             study.enqueue_trial(dict(point), user_attrs=attributes)
     named = {label for label, _ in enqueued if label} | {*named_points, *(points or {})}
     study.sampler = Sampler(identity.seed, len(named) + RANDOM_TRIALS)
-    study.pruner = optuna.pruners.HyperbandPruner(
-        # One bracket: a second one would be of trials that are never pruned, two fifths of them.
-        min_resource=identity.epochs // REDUCTION + 1,
-        max_resource=identity.epochs,
-        reduction_factor=REDUCTION,
+    # Not Hyperband: its second bracket would be of trials that are never pruned, two fifths of
+    # them, and with one alone it is this, but reads all trials anew for every hyperparameter.
+    study.pruner = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=rung(identity.epochs), reduction_factor=REDUCTION
     )
     return study
 

@@ -17,7 +17,7 @@ from dl4ia.command_line import StudyArguments, add_gland_flags, run, study_parse
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
-# Epochs of a full trial (Hyperband decides after a quarter of them) and of the retrainings.
+# Epochs of a full trial (pruned after a quarter of them or never) and of the retrainings.
 EPOCHS, RETRAINING_EPOCHS = 60, 200
 EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 28, 28
 

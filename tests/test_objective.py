@@ -13,7 +13,7 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.data.glands import draw_glands
 from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
-from dl4ia.objective import Objective, derive_seed, train_point
+from dl4ia.objective import REDUCTION, Objective, derive_seed, rung, train_point
 from dl4ia.search_space import Space, choice, integer, real
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.study import counts, is_interrupted, is_skipped
@@ -148,6 +148,21 @@ def test_a_named_point_is_never_pruned(dataset: Dataset) -> None:
     assert hidden(pruned, "environment") == {"commit": "abc"}
     assert kept.state == TrialState.COMPLETE
     assert len(history_of(kept)["val_dice"]) == EPOCHS
+
+
+def test_successive_halving_has_one_rung_and_is_asked_there(dataset: Dataset) -> None:
+    for epochs in range(1, 1000):
+        assert 0 < rung(epochs) <= epochs < rung(epochs) * REDUCTION  # where the next would be
+
+    class Asked(optuna.pruners.BasePruner):
+        def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+            steps.append(trial.last_step)
+            return False
+
+    steps: list[int | None] = []
+    (trial,) = run(replace(make_objective(dataset), epochs=6), POINT, pruner=Asked())
+    assert steps == [rung(6)] == [2]
+    assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_was_trained_to_the_end_is_shown(dataset: Dataset) -> None:
