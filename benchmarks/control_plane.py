@@ -21,10 +21,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from table import add_record, record
+
 from dl4ia.environment import tune_process
 
 EPOCHS, RUN = 30, 10
 SIZES = (10, 1_000, 10_000)  # finished trials
+GOALS = {1_000: "100 ms, 20 times", 10_000: "250 ms"}
 
 
 def values(seed: int) -> list[float]:
@@ -237,6 +240,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--storage", metavar="URL", help="an empty database (default: SQLite)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
+    add_record(parser)
     arguments = parser.parse_args()
     tune_process()
     import optuna
@@ -250,6 +254,15 @@ def main() -> None:
             taken = [[way() for way in ways] for _ in range(2)][1]  # the first warms up
         ours, plain = (1000 * seconds for seconds in taken)
         print(f"{count:>8,}  {ours:>5.0f} ms  {plain:>5.0f} ms  {plain / ours:.1f}", flush=True)
+        if arguments.record:
+            kind = "PostgreSQL" if arguments.storage else "SQLite"
+            record(
+                f"dead time of a trial, at {count:,} finished ones, {kind}",
+                f"{ours:.0f} ms",
+                f"{plain:.0f} ms",
+                f"{plain / ours:.1f}",
+                GOALS.get(count, "–"),
+            )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from table import add_record, record
+
 EPOCHS = {"digits": 4, "glands": 30}
+GOALS = {"digits": 2, "glands": 2.5}
 POINTS = {"digits": ["exercise_1_4", "modern_cnn"], "glands": ["unet", "modern_unet"]}
 WAYS = {"dl4ia": None, "usual way": 0, "usual way, 2 workers": 2}  # of the DataLoader
 
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", metavar="NAME", help="of the search space")
     parser.add_argument("--epochs", type=int, help="default: 4 of digits, 30 of glands")
     parser.add_argument("--seeds", type=int, default=2, help="trainings of each (default: 2)")
+    add_record(parser)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # a way, a point and a seed
     arguments = parser.parse_args()
     count = arguments.epochs or EPOCHS[arguments.task]
@@ -87,6 +91,15 @@ def main() -> None:
             found = ", ".join(f"{value:.4f}" for value in scores[way])
             ratio = f"dl4ia is {median / ours:.2f} times as fast" if way != "dl4ia" else ""
             print(f"{name:<12}  {way:<20}  {median:6.2f} s  scores {found}  {ratio}", flush=True)
+        if arguments.record:
+            usual = min(statistics.median(seconds[way]) for way in WAYS if way != "dl4ia")
+            record(
+                f"{arguments.task}: an epoch of {name}, against the better usual way",
+                f"{ours:.2f} s",
+                f"{usual:.2f} s",
+                f"{usual / ours:.1f}",
+                f"{GOALS[arguments.task]} times",
+            )
 
 
 def start(way: str, name: str, seed: int) -> subprocess.Popen[str]:

@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from control_plane import EPOCHS, fill, finished
+from table import add_record, record
 
 from dl4ia.console.ui import DASHBOARD, HOST, Server, free_ports
 from dl4ia.environment import tune_process
@@ -58,20 +60,23 @@ def ask(port: int, path: str) -> int:
     return size
 
 
-def tell(what: str, act: Callable[[], object]) -> None:
-    """Print how long it takes, twice."""
+def tell(what: str, act: Callable[[], object]) -> str:
+    """How long it takes, twice; printed."""
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         act()
         seconds.append(time.perf_counter() - start)
-    print(f"{what}: {seconds[0]:.1f} s, then {seconds[1]:.1f} s", flush=True)
+    taken = f"{seconds[0]:.1f} s, then {seconds[1]:.1f} s"
+    print(f"{what}: {taken}", flush=True)
+    return taken
 
 
 def main() -> None:
     """Print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=10_000, metavar="N")
+    add_record(parser)
     arguments = parser.parse_args()
     tune_process()
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,7 +84,11 @@ def main() -> None:
         make_study(out, arguments.trials)
         best = [sys.executable, "-m", "dl4ia.console.main", "best", "segmentation"]
         best += ["--tracking-uri", f"sqlite:///{out}/mlflow.db"]
-        tell("dl4ia best", lambda: subprocess.run(best, check=True, capture_output=True))
+        taken = {
+            "dl4ia best": tell(
+                "dl4ia best", lambda: subprocess.run(best, check=True, capture_output=True)
+            )
+        }
         (port,) = free_ports(1)
         words = [sys.executable, "-c", DASHBOARD, "--host", HOST, "--port", str(port)]
         server = Server(
@@ -88,10 +97,14 @@ def main() -> None:
         try:
             while not server.answers():
                 time.sleep(0.2)
-            tell("the dashboard's list of studies", lambda: ask(port, "/api/studies"))
-            tell("the dashboard's study", lambda: ask(port, "/api/studies/1"))
+            for what, path in (("list of studies", ""), ("study", "/1")):
+                name = f"the dashboard's {what}"
+                taken[name] = tell(name, partial(ask, port, f"/api/studies{path}"))
         finally:
             server.stop()
+    if arguments.record:
+        for what, seconds in taken.items():
+            record(f"opening a study of {arguments.trials:,} trials: {what}", seconds)
 
 
 if __name__ == "__main__":

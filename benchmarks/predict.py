@@ -16,6 +16,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from table import add_record, record
+
 from dl4ia.environment import tune_process
 
 IMAGES, SIDE, TURNS = 500, 128, 3
@@ -24,7 +26,9 @@ NAME = "segmentation-drawn"
 
 def main() -> None:
     """Print the medians and their ratio."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_record(parser)
+    arguments = parser.parse_args()
     tune_process()
     import mlflow
     import numpy as np
@@ -53,10 +57,10 @@ def main() -> None:
         model = SegmentationModel(settings, [0.4, 0.4], [0.2, 0.2])
         tracker = Tracker(uri, "segmentation", folder / "artifacts")
         now = datetime.now()
-        record = RunRecord("winner", "winner", NAME, {}, {}, {}, {}, now, now, "FINISHED")
+        winner = RunRecord("winner", "winner", NAME, {}, {}, {}, {}, now, now, "FINISHED")
         profile = {"channels": "stain", "image_shift": 0.0, "classes": ["background", "gland"]}
         data = DatasetRecord("drawn", "0", "drawn", profile, "training")
-        run = tracker.write(record, data, None)
+        run = tracker.write(winner, data, None)
         example = drawn[:2].astype(np.float32) / 255
         tracker.register_model(run, model, example, NAME, {}, "untrained")
 
@@ -94,6 +98,11 @@ def main() -> None:
         print(f"{name:<14} {IMAGES / statistics.median(found):>6.1f} images/s")
     ratio = statistics.median(seconds["plain loop"]) / statistics.median(seconds["dl4ia predict"])
     print(f"ratio {ratio:.2f}; {same} of {IMAGES} masks the same")
+    if arguments.record:
+        mine, plainly = [
+            f"{IMAGES / statistics.median(found):.0f} images/s" for found in seconds.values()
+        ]
+        record("dl4ia predict, 128x128, against a plain loop", mine, plainly, f"{ratio:.1f}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from table import add_record, record
+
 OURS, PLAIN = "dl4ia", "plain script"
 WAYS = {  # label -> whose way, and how many workers train, or load
     "dl4ia, 1 worker": (OURS, 1),
@@ -135,6 +137,7 @@ def main() -> None:
     parser.add_argument("task", choices=tuple(EPOCHS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
     parser.add_argument("--rounds", type=int, default=2, help="studies of each (default: 2)")
+    add_record(parser)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # a way, and where it writes
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -165,6 +168,17 @@ def main() -> None:
         print(
             f"{way:<24} {3600 * TRIALS / mean:6.0f} trials an hour  mean score "
             f"{', '.join(scores[way])}  {fastest / mean:.2f} times the better plain script's"
+        )
+    if arguments.record:
+        best = min(
+            statistics.mean(seconds[way]) for way, (whose, _) in WAYS.items() if whose == OURS
+        )
+        record(
+            f"{arguments.task}: trials an hour, against the better plain script",
+            f"{3600 * TRIALS / best:.0f}",
+            f"{3600 * TRIALS / fastest:.0f}",
+            f"{fastest / best:.1f}",
+            "3 times",
         )
 
 

@@ -1,0 +1,96 @@
+"""The figures that benchmarks have measured: results.json, and README.md's table made from it.
+
+    python benchmarks/control_plane.py --record  # as any other: measures, and keeps its figures
+    python benchmarks/table.py  # writes the table again
+
+One line a claim and processor: measured again, it is replaced.
+"""
+
+import argparse
+import json
+import sys
+from datetime import date
+from pathlib import Path
+
+FILE = Path(__file__).with_name("results.json")
+README = Path(__file__).with_name("README.md")
+COLUMNS = ("claim", "ours", "peer", "ratio", "goal", "command", "machine", "commit", "date")
+HIDDEN = ("--data", "--storage", "--out")  # whose values are of this machine
+NO_GPU = {  # claim -> goal
+    "GPU: fully connected digits, batch 30, 60 epochs": "4 s",
+    "GPU: digits' CNN, 60 epochs": "5 s",
+    "GPU: digits' CNN, Adam, 15 epochs": "1.3 s",
+    "GPU: U-Net, 85 images, 100 epochs": "1 s",
+    "GPU: trials an hour on MNIST, against the plain script": "10 times",
+    "GPU: the same, against one trial at a time in CUDA graphs": "3 times",
+}
+
+
+def add_record(parser: argparse.ArgumentParser) -> None:
+    """The flag that every benchmark of the table has."""
+    parser.add_argument(
+        "--record", action="store_true", help="keep the figures, for the table of README.md"
+    )
+
+
+def record(claim: str, ours: str, peer: str = "–", ratio: str = "–", goal: str = "–") -> None:
+    """Keep one figure of the benchmark that runs, and write the table."""
+    from dl4ia.environment import describe_environment
+
+    environment = describe_environment()
+    changes = " with changes" if environment["dirty"] == "True" else ""
+    row = {
+        "claim": claim,
+        "ours": ours,
+        "peer": peer,
+        "ratio": ratio,
+        "goal": goal,
+        "command": _command(),
+        "machine": f"{environment['processor']}, {environment['cores']} cores",
+        "commit": environment["commit"][:10] + changes,
+        "date": date.today().isoformat(),
+    }
+    rows = _kept()
+    same = [each for each in rows if _key(each) == _key(row)]
+    if same:
+        rows[rows.index(same[0])] = row
+    else:
+        rows.append(row)
+    FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write()
+
+
+def write() -> None:
+    """README.md's table, from what is kept."""
+    from dl4ia.markdown import table, write_between_marks
+
+    rows = sorted(_kept(), key=lambda row: row["claim"])
+    lines = [COLUMNS, *(tuple(row[column] for column in COLUMNS) for row in rows)]
+    known = {row["claim"] for row in rows}
+    for claim, goal in NO_GPU.items():
+        if claim not in known:
+            missing = ("not measured: no GPU at hand", "–", "–", goal, "–", "–", "–", "–")
+            lines.append((claim, *missing))
+    write_between_marks(README, "figures", table(lines))
+
+
+def _kept() -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = json.loads(FILE.read_text("utf-8")) if FILE.exists() else []
+    return rows
+
+
+def _key(row: dict[str, str]) -> tuple[str, str]:
+    return row["claim"], row["machine"]
+
+
+def _command() -> str:
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for before, word in zip(sys.argv, sys.argv[1:], strict=False):
+        if word != "--record":
+            words.append("…" if before in HIDDEN else word)
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    write()

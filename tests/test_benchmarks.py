@@ -1,0 +1,71 @@
+"""The table of what the benchmarks have measured."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/table.py, in a folder of its own."""
+    readme = tmp_path / "README.md"
+    readme.write_text("Before\n<!-- figures: begin -->\n<!-- figures: end -->\nAfter\n", "utf-8")
+    found = runpy.run_path(str(BENCHMARKS / "table.py"))
+    inside = found["record"].__globals__
+    inside["README"], inside["FILE"] = readme, tmp_path / "results.json"
+    words = ["/home/me/benchmarks/epoch.py", "digits", "--data", "/home/me/data", "--record"]
+    monkeypatch.setattr(sys, "argv", words)
+    return SimpleNamespace(**found)
+
+
+def test_figures_are_kept_a_line_a_claim_without_this_machines_paths(
+    table: Any, tmp_path: Path
+) -> None:
+    table.record("an epoch", "2 s", "4 s", "2.0", "2 times")
+    table.record("a study", "9 s")
+    table.record("an epoch", "1 s", "4 s", "4.0", "2 times")
+    rows = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert [(row["claim"], row["ours"]) for row in rows] == [
+        ("an epoch", "1 s"),
+        ("a study", "9 s"),
+    ]
+    assert {row["command"] for row in rows} == {"python benchmarks/epoch.py digits --data …"}
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert text.startswith("Before\n") and text.endswith("After\n")
+    lines = text.splitlines()
+    assert sum("an epoch" in line for line in lines) == 1
+    assert lines.index(next(line for line in lines if "a study" in line)) < lines.index(
+        next(line for line in lines if "an epoch" in line)
+    )
+    assert "/home" not in text
+
+
+def test_what_a_gpu_has_not_measured_is_said(table: Any, tmp_path: Path) -> None:
+    claim = next(iter(table.NO_GPU))
+    table.write()
+    shown = (tmp_path / "README.md").read_text("utf-8")
+    assert shown.count("not measured") == len(table.NO_GPU)
+    table.record(claim, "3 s")
+    shown = (tmp_path / "README.md").read_text("utf-8")
+    assert shown.count("not measured") == len(table.NO_GPU) - 1
+
+
+def test_the_readme_has_the_figures_that_are_kept(table: Any, tmp_path: Path) -> None:
+    """And so nobody has typed one."""
+    kept = BENCHMARKS / "results.json"
+    if kept.exists():
+        (tmp_path / "results.json").write_bytes(kept.read_bytes())
+    table.write()
+    begin, end = "<!-- figures: begin -->", "<!-- figures: end -->"
+
+    def between(file: Path) -> str:
+        return file.read_text("utf-8").split(begin)[1].split(end)[0]
+
+    assert between(BENCHMARKS / "README.md") == between(tmp_path / "README.md")
