@@ -1,34 +1,43 @@
-"""The trials of a study an hour, against a plain Optuna + PyTorch + MLflow script, in one run.
+"""The trials of a study an hour, against a plain script and Ray Tune, in one run.
 
     python benchmarks/study_throughput.py digits --data data  # MNIST as torchvision leaves it
     python benchmarks/study_throughput.py glands --data data/WARWICK  # without --data: drawn glands
 
 Both train the same points (of one network, with learning rate, dropout, weight decay, schedule and
 augmentation differing) for the same epochs, none is pruned, and both log every epoch to MLflow and
-keep their study in SQLite. The plain script is what the libraries' own examples do (peers.py); it
-is run with the DataLoader in its process and with two workers, dl4ia with one worker (on two
-cores its default for glands) and with two (its default for digits). Each is a process of its own,
-from its first import to the last record; they take turns. Takes about 10 minutes on two cores.
+keep their study in SQLite. The plain script is Optuna, PyTorch and MLflow as the libraries' own
+examples have them (peers.py); it is run with the DataLoader in its process and with two workers,
+dl4ia with one worker (on two cores its default for glands) and with two (its default for digits).
+Ray Tune runs the plain script's training, two trials at once; it keeps no study. Each is a command
+of its own, from its first import to the last record; they take turns. Takes about 15 minutes on two
+cores.
 """
 
 import argparse
 import json
+import logging
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from table import add_record, record
 
-OURS, PLAIN = "dl4ia", "plain script"
+if TYPE_CHECKING:
+    from peers import Material
+
+OURS, PLAIN, RAY = "dl4ia", "plain script", "Ray Tune"
 WAYS = {  # label -> whose way, and how many workers train, or load
     "dl4ia, 1 worker": (OURS, 1),
     "dl4ia, 2 workers": (OURS, 2),
     "plain script": (PLAIN, 0),
     "plain script, 2 loading": (PLAIN, 2),
+    "Ray Tune, 2 at once": (RAY, 2),
 }
 EPOCHS = {"digits": 3, "glands": 10}
 TRIALS = 6
@@ -93,12 +102,30 @@ def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
     print([trial.values[0] for trial in session.study.trials])
 
 
+def train_tracked(
+    task: str, material: "Material", point: Mapping[str, Any], seed: int, loading: int
+) -> Iterator[float]:
+    """The usual training of a point, each epoch logged to MLflow; its scores."""
+    import mlflow
+    import torch
+    from peers import in_torchs_layers, train_plainly
+
+    torch.manual_seed(seed)
+    model = in_torchs_layers(material.task.build(point, material.train))
+    loaders = material.loaders(point, loading)
+    with mlflow.start_run():
+        mlflow.log_params(dict(point))
+        epochs = train_plainly(model, loaders, point, EPOCHS[task])
+        for number, (seconds, score) in enumerate(epochs, start=1):
+            mlflow.log_metrics({"score": score, "seconds": seconds}, step=number)
+            yield score
+
+
 def plain_way(task: str, data: Path | None, out: Path, loading: int) -> None:
     """As in the examples of Optuna, PyTorch and MLflow."""
     import mlflow
     import optuna
-    import torch
-    from peers import in_torchs_layers, open_material, train_plainly
+    from peers import open_material
 
     material = open_material(task, data)
     known = points(task)
@@ -115,20 +142,53 @@ def plain_way(task: str, data: Path | None, out: Path, loading: int) -> None:
         from dl4ia.search_space import sample
 
         point = sample(material.searched.SPACE, trial)
-        torch.manual_seed(trial.number)
-        model = in_torchs_layers(material.task.build(point, material.train))
-        loaders = material.loaders(point, loading)
         score = 0.0
-        with mlflow.start_run():
-            mlflow.log_params(trial.params)
-            epochs = train_plainly(model, loaders, point, EPOCHS[task])
-            for number, (seconds, score) in enumerate(epochs, start=1):
-                mlflow.log_metrics({"score": score, "seconds": seconds}, step=number)
-                trial.report(score, number)
+        scores = train_tracked(task, material, point, trial.number, loading)
+        for number, score in enumerate(scores, start=1):
+            trial.report(score, number)
         return score
 
     study.optimize(objective, n_trials=TRIALS)
     print([trial.values[0] for trial in study.trials])
+
+
+def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
+    """As in Ray Tune's examples: a function that loads its data, trains and reports."""
+    import mlflow
+    import ray
+    from ray import tune
+
+    out.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
+    mlflow.set_experiment("plain")  # its tables are made before two processes ask for them
+    here = str(Path(__file__).parent)
+    data = data.resolve() if data else None
+    known = list(points(task).values())
+
+    def train(config: dict[str, Any]) -> None:
+        import mlflow
+        from peers import open_material
+
+        mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
+        mlflow.set_experiment("plain")
+        number = config["number"]
+        for score in train_tracked(task, open_material(task, data), known[number], number, 0):
+            tune.report({"score": score})
+
+    ray.init(
+        num_cpus=at_once,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([here, *sys.path])}},
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(train, {"cpu": 1}),
+        param_space={"number": tune.grid_search(list(range(TRIALS)))},
+        run_config=tune.RunConfig(storage_path=str(out.resolve()), verbose=0),
+    )
+    results = tuner.fit()
+    ray.shutdown()
+    print(results.get_dataframe()["score"].tolist())
 
 
 def main() -> None:
@@ -144,8 +204,8 @@ def main() -> None:
     if arguments.one:
         label, out = arguments.one
         whose, workers = WAYS[label]
-        train = dl4ia_way if whose == OURS else plain_way
-        train(arguments.task, arguments.data, Path(out), workers)
+        run = {OURS: dl4ia_way, PLAIN: plain_way, RAY: ray_way}[whose]
+        run(arguments.task, arguments.data, Path(out), workers)
         return
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     scores: dict[str, list[str]] = {way: [] for way in WAYS}
@@ -160,26 +220,25 @@ def main() -> None:
                 sys.exit(f"{way}: {ended.stderr}")
             values = json.loads(ended.stdout.splitlines()[-1])
             scores[way].append(f"{statistics.mean(values):.4f} (best {max(values):.4f})")
-    fastest = min(
-        statistics.mean(seconds[way]) for way, (whose, _) in WAYS.items() if whose == PLAIN
-    )
+    best = {
+        whose: min(statistics.mean(seconds[way]) for way in WAYS if WAYS[way][0] == whose)
+        for whose in (OURS, PLAIN, RAY)
+    }
     for way in WAYS:
         mean = statistics.mean(seconds[way])
         print(
             f"{way:<24} {3600 * TRIALS / mean:6.0f} trials an hour  mean score "
-            f"{', '.join(scores[way])}  {fastest / mean:.2f} times the better plain script's"
+            f"{', '.join(scores[way])}  {best[PLAIN] / mean:.2f} times the better plain script's"
         )
     if arguments.record:
-        best = min(
-            statistics.mean(seconds[way]) for way, (whose, _) in WAYS.items() if whose == OURS
-        )
-        record(
-            f"{arguments.task}: trials an hour, against the better plain script",
-            f"{3600 * TRIALS / best:.0f}",
-            f"{3600 * TRIALS / fastest:.0f}",
-            f"{fastest / best:.1f}",
-            "3 times",
-        )
+        for peer in (PLAIN, RAY):
+            record(
+                f"{arguments.task}: trials an hour, against {peer}",
+                f"{3600 * TRIALS / best[OURS]:.0f}",
+                f"{3600 * TRIALS / best[peer]:.0f}",
+                f"{best[peer] / best[OURS]:.1f}",
+                "3 times",
+            )
 
 
 if __name__ == "__main__":
