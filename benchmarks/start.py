@@ -18,12 +18,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from table import add_record, record
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SCRIPTS = {"digits": "classification.py", "glands": "segmentation.py"}
 TIMES = 3
+SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 STARTED = "select count(*) from trials where state != 'WAITING'"
 
 
@@ -38,7 +40,7 @@ def first_trial_seconds(command: list[str]) -> float:
     """Until a trial has begun; the study is stopped then."""
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        process = subprocess.Popen([*command, "--out", out], stdout=subprocess.DEVNULL)
+        process = subprocess.Popen([*command, "--out", out], **SILENT)
         database = Path(out) / "optuna.db"
         while not (database.exists() and _count(database)):
             if process.poll() is not None:

@@ -20,7 +20,7 @@ from dl4ia.text import plural
 
 
 def run_finalists(session: Session) -> Selection:
-    """Train what is missing of the finalists' repeats, and write who wins into the study.
+    """Train what is missing of the finalists' repeats, and say who wins.
 
     Raises InputError where no trial was completed, or every finalist fails.
     """
@@ -41,9 +41,7 @@ def run_finalists(session: Session) -> Selection:
         tqdm.write(f"  {where}  {value:.4f}  trial {trial.number:>3}  {describe(trial)}")
 
     with epoch_bar(len(trials) * len(repeats) * epochs) as bar:
-        selection = select(trials, repeats, bar.update, after_repeat)
-    session.study.set_user_attr("selection", selection.as_record())
-    return selection
+        return select(trials, repeats, bar.update, after_repeat)
 
 
 def current_selection(session: Session) -> Selection | None:

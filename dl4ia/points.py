@@ -26,7 +26,10 @@ def read_points(file: Path, space: Space) -> dict[str, Point]:
     for number, each in enumerate(found, start=1):
         if not isinstance(each, dict) or not each:
             raise InputError(f"--points {file}: {EXPECTED}")
-        label, point = _labelled(each, f"{file.stem} {number}")
+        label, held_point = _labelled(each, f"{file.stem} {number}")
+        point = _with_reals(held_point, space)
+        if label in points:
+            label += f" {number}"
         try:
             check_point(space, point, label)
         except ValueError as error:
@@ -35,6 +38,19 @@ def read_points(file: Path, space: Space) -> dict[str, Point]:
     if not points:
         raise InputError(f"--points {file}: {EXPECTED}; it is an empty list")
     return points
+
+
+def _with_reals(point: Point, space: Space) -> Point:
+    """JSON has one kind of number: 1 for a real is 1.0."""
+    return {
+        name: float(value)
+        if type(value) is int
+        and name in space
+        and value not in space[name]
+        and float(value) in space[name]
+        else value
+        for name, value in point.items()
+    }
 
 
 def _labelled(held: dict[str, Any], label: str) -> tuple[str, Point]:

@@ -21,7 +21,6 @@ from dl4ia.study import finished_trials, first_value
 from dl4ia.text import duration, plural, table
 
 WIDTH = 100  # characters of a line of prose
-NOT_SCORED = "not scored: the same command without --seeds 0 retrains the winner and scores it"
 
 
 def trial_line(trial: FrozenTrial, done: int, trials: int, best: float | None, left: float) -> str:
@@ -59,7 +58,7 @@ def front(study: optuna.Study, picture: Path) -> str:
         table(findings.front(study, found)),
         "",
         f"Picture: {picture}",
-        f"The same command with --knee retrains and scores trial {knee_point(found).number}.",
+        f"The same command with --knee takes trial {knee_point(found).number} for the winner.",
     ]
     return "\n".join(lines)
 
@@ -70,7 +69,7 @@ def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
     if ranked_trials(study):
         lines += ["", table(findings.leaderboard(study, metric, ()))]
     done = len(finished_trials(study))
-    lines += ["", f"The same command goes on; --trials {done} scores the best of these instead."]
+    lines += ["", f"The same command goes on; --trials {done} ends with the best of these."]
     return "\n".join(lines)
 
 
@@ -101,7 +100,7 @@ def summary(
         *(f"  {name} = {value}" for name, value in trial.params.items()),
         "",
         *_validation_lines(trial, metric, winner, validation),
-        *(_test_lines(study, metric, winner) if winner else [f"Test: {NOT_SCORED}"]),
+        *(_test_lines(study, metric, winner) if winner else [_not_scored(study)]),
         *_ablation_lines(study, trial.number),
         "",
         f"Report page:         {page}",
@@ -110,6 +109,12 @@ def summary(
         "See every run:       mlflow ui --backend-store-uri " + tracking_uri,
     ]
     return "\n".join(lines)
+
+
+def _not_scored(study: optuna.Study) -> str:
+    opened = len(study.user_attrs.get("test_openings", ()))
+    known = f", with --reopen-test: it was opened {plural(opened, 'time')}" if opened else ""
+    return f"Test: not scored; the same command without --seeds 0 scores this winner{known}"
 
 
 def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:

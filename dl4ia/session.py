@@ -22,9 +22,8 @@ from dl4ia.records import dataset_record
 from dl4ia.search_space import Point, SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
 from dl4ia.storage import open_storage
-from dl4ia.study import Identity, check_identity, open_study
+from dl4ia.study import Identity, check_identity, enqueue_points, open_study
 from dl4ia.task import Task
-from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.training.precision import training_precision
 from dl4ia.turns import Turns
@@ -160,7 +159,8 @@ def open_session(
     arguments.out.mkdir(parents=True, exist_ok=True)
     with opening.take("open"):
         check_identity(storage, name, identity)
-        study = open_study(open_storage(storage), name, identity, searched, points)
+        study = open_study(open_storage(storage), name, identity, searched)
+        enqueue_points(study, points, arguments.trials)
     return Session(
         name=name,
         arguments=arguments,
@@ -191,17 +191,10 @@ def open_session(
 
 
 def _points_of(arguments: StudyArguments, searched: SpaceModule) -> dict[str, Point]:
-    """Those of `--points`, checked; all of them, and the named ones, have to fit in."""
-    if arguments.points is None:
+    """Those of `--points`, checked; a worker leaves them to the process that has started it."""
+    if arguments.points is None or arguments.worker:
         return {}
-    points = read_points(arguments.points, searched.SPACE)
-    named = len(searched.REPORT_MODELS) + len(searched.REFERENCE_MODELS)
-    if arguments.trials < named + len(points):
-        raise InputError(
-            f"--points {arguments.points}: {plural(len(points), 'point')} after {named} that every "
-            f"study begins with; expected --trials of at least {named + len(points)}"
-        )
-    return points
+    return read_points(arguments.points, searched.SPACE)
 
 
 def _groups_to_split_by(split_by: str, source: Source, dataset: Dataset) -> tuple[str, ...] | None:

@@ -86,12 +86,10 @@ def open_study(
     name: str,
     identity: Identity,
     searched: SpaceModule,
-    points: Mapping[str, Point] | None = None,
 ) -> optuna.Study:
     """Create the study, its named points enqueued first, or go on with it.
 
-    points: the user's own, by their labels, for after the named ones; what the study knows already
-    is not enqueued again. Call `check_identity` first.
+    Call `check_identity` first.
     """
     named_points = searched.REPORT_MODELS | searched.REFERENCE_MODELS
     for label, point in named_points.items():
@@ -108,24 +106,46 @@ def open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([f"val_{identity.metric}", *further])
-    known = study.get_trials(deepcopy=False)
-    enqueued = [
-        (trial.user_attrs.get("point"), trial.system_attrs.get("fixed_params")) for trial in known
-    ]
-    for label, point in [*named_points.items(), *(points or {}).items()]:
-        if (label, point) not in enqueued:
+    enqueued = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False)}
+    for label, point in named_points.items():
+        if label not in enqueued:
             attributes = {"point": label}
             if label in searched.REPORT_MODELS:
                 attributes["report_model"] = label
             study.enqueue_trial(dict(point), user_attrs=attributes)
-    named = {label for label, _ in enqueued if label} | {*named_points, *(points or {})}
-    study.sampler = Sampler(identity.seed, len(named) + RANDOM_TRIALS)
+    study.sampler = _sampler_of(study)
     # Not Hyperband: its second bracket would be of trials that are never pruned, two fifths of
     # them, and with one alone it is this, but reads all trials anew for every hyperparameter.
     study.pruner = optuna.pruners.SuccessiveHalvingPruner(
         min_resource=rung(identity.epochs), reduction_factor=REDUCTION
     )
     return study
+
+
+def enqueue_points(study: optuna.Study, points: Mapping[str, Point], trials: int) -> None:
+    """Have points run next, by their labels, but for those that the study knows already.
+
+    Raises InputError, and enqueues none, where they do not fit into `trials` in all. Of a study
+    that skips large networks nobody knows beforehand how many will.
+    """
+    known = study.get_trials(deepcopy=False)
+    tried = [trial.system_attrs.get("fixed_params", {}) | trial.params for trial in known]
+    new = {label: point for label, point in points.items() if point not in tried}
+    taken = [trial for trial in known if counts(trial) or not trial.state.is_finished()]
+    if new and len(taken) + len(new) > trials and not study.user_attrs["identity"]["most_weights"]:
+        raise InputError(
+            f"--points: {len(new)} new ones after {len(taken)} trials that the study has or begins "
+            f"with; expected --trials of at least {len(taken) + len(new)}"
+        )
+    for label, point in new.items():
+        study.enqueue_trial(dict(point), user_attrs={"point": label})
+    study.sampler = _sampler_of(study)
+
+
+def _sampler_of(study: optuna.Study) -> Sampler:
+    """Which begins to model when as many random trials have ended besides the named ones."""
+    labels = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False)} - {None}
+    return Sampler(study.user_attrs["identity"]["seed"], len(labels) + RANDOM_TRIALS)
 
 
 def check_identity(url: str, name: str, identity: Identity) -> None:

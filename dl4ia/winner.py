@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dl4ia import evaluation, pictures
+from dl4ia.addresses import this_command
 from dl4ia.errors import InputError, first_line
 from dl4ia.records import winner_record
 from dl4ia.retraining import (
@@ -67,6 +68,7 @@ def score_winner(session: Session, selection: Selection) -> None:
         "patients": len(set(test.groups)) if test.groups else None,
         "compared_with": selection.report_model if others else None,
         "retrainings": histories,
+        "command": this_command(),
         "commits": sorted({retraining.code for retraining in retrainings}),
         "test_fingerprint": test.fingerprint(),
         "start": start.isoformat(),

@@ -183,6 +183,7 @@ def _finish(session: Session) -> Selection | None:
         _draw_front(session)
         return None
     selection = run_finalists(session)
+    session.study.set_user_attr("selection", selection.as_record())
     run_ablation(session, selection)
     if session.arguments.seeds:
         score_winner(session, selection)

@@ -10,6 +10,7 @@ import pytest
 from conftest import dl4ia, run_study, write_gland_folder
 
 from dl4ia.attributes import history_of
+from dl4ia.console.results_copy import check_copy, write_copy
 from dl4ia.repeats import kept_repeats
 
 GLANDS, DIGITS = "segmentation-tiny-glands", "classification-three-digits"
@@ -102,27 +103,33 @@ def test_written_again_nothing_old_is_left(written: Path, gland_study: Path) -> 
 def test_a_study_whose_test_set_stays_shut_is_taken_up_from_its_results(
     written: Path, gland_study: Path, tmp_path: Path
 ) -> None:
-    """With the other study's winner among its first points; scored at last, elsewhere."""
+    """With a point like the other study's winner among its first; scored at last, elsewhere."""
+    known = json.loads((written / GLANDS / "study.json").read_text())
+    known["point"]["learning_rate"] = 0.00321
+    (tmp_path / "known.json").write_text(json.dumps(known))
     write_gland_folder(tmp_path / "Tiny Glands")
     flags = ("--data", "Tiny Glands", "--image-shift", "0.5", "--ablate", "--finalists", "2",
-             "--trials", "10", "--points", str(written / GLANDS / "study.json"))  # fmt: skip
+             "--trials", "10", "--points", "known.json")  # fmt: skip
     run_study(tmp_path, "segmentation.py", *flags, "--seeds", "0")
     shut = of(tmp_path, GLANDS)
     assert not {"winner", "test_openings", "validation"} & shut.user_attrs.keys()
     assert shut.trials[9].user_attrs["point"] == f"winner of {GLANDS}"
-    assert shut.trials[9].params == of(gland_study, GLANDS).user_attrs["winner"]["point"]
+    assert shut.trials[9].params == known["point"]
     report = (tmp_path / "mlruns" / "reports" / GLANDS / "index.html").read_text()
     assert "What each choice buys" in report and "was opened 0 times" in report
     assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
     folder = tmp_path / "results" / GLANDS
     page = (folder / "README.md").read_text()
-    assert "The test set stayed shut." in page and "## What each choice buys" in page
+    assert (
+        "The test set stayed shut. There is no test score." in page
+        and "## What each choice buys" in page
+    )
     record = json.loads((folder / "study.json").read_text())
     assert record["winner"] == shut.user_attrs["selection"]["winner"]
     assert record["test_openings"] == [] and "scores" not in record
     assert (folder / "ablation.csv").exists() and not (folder / "test.csv").exists()
 
-    shutil.rmtree(tmp_path / "mlruns")
+    shutil.move(tmp_path / "mlruns", tmp_path / "earlier")
     (tmp_path / "mlruns").mkdir()
     shutil.copy(folder / "optuna.db", tmp_path / "mlruns" / "optuna.db")
     run_study(tmp_path, "segmentation.py", *flags)
@@ -134,6 +141,47 @@ def test_a_study_whose_test_set_stays_shut_is_taken_up_from_its_results(
     assert len(scored.user_attrs["test_openings"]) == 1
     assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
     assert (folder / "test.csv").exists()
+    lost = dl4ia(tmp_path, "results", GLANDS, "--out", "earlier")
+    assert lost.returncode == 2 and "holds the test scores" in lost.stderr
+
+
+def test_a_copy_that_was_gone_on_with_is_not_replaced(
+    written: Path, gland_study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(written / GLANDS, tmp_path / GLANDS)
+    copy = f"sqlite:///{tmp_path}/{GLANDS}/optuna.db"
+    study = optuna.load_study(study_name=GLANDS, storage=copy)
+    hidden = study._storage.get_study_system_attrs(study._study_id)
+    assert hidden and not [key for key in hidden if key.startswith("dashboard:")]
+    study.add_trial(study.trials[0])
+    to = ("results", GLANDS, "--to", str(tmp_path))
+    lost = dl4ia(gland_study, *to)
+    assert lost.returncode == 2 and "gone on with there, 1 of its trials" in lost.stderr
+    assert lost.stderr.count("\n") == 1
+    assert dl4ia(gland_study, *to, "--storage", copy).returncode == 0
+    assert len(rows(tmp_path / GLANDS / "trials.csv")) == len(study.trials)
+    (tmp_path / GLANDS / "optuna.db").write_text("something else")
+    other = dl4ia(gland_study, *to)
+    assert other.returncode == 2 and "is no copy of study" in other.stderr
+    assert (tmp_path / GLANDS / "optuna.db").read_text() == "something else"
+    (tmp_path / GLANDS / "optuna.db-wal").write_text("not yet in the database")
+    used = dl4ia(gland_study, *to)
+    assert used.returncode == 2 and "is in use" in used.stderr
+
+
+def test_hosts_are_not_published(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    study = optuna.create_study(study_name="s", storage=url)
+    told = {"process": {"host": "here", "pid": 7}, "interrupted": "process 7 on here died"}
+    failed = {"state": optuna.trial.TrialState.FAIL}
+    study.add_trial(optuna.trial.create_trial(**failed, user_attrs=told))
+    file = tmp_path / "new" / "optuna.db"
+    file.parent.mkdir()
+    check_copy(study, url, file)
+    write_copy(study, url, file)
+    (trial,) = optuna.load_study(study_name="s", storage=f"sqlite:///{file}").trials
+    assert trial.user_attrs == {"interrupted": "process 7 died"}
+    assert b"here" not in file.read_bytes() and [*file.parent.iterdir()] == [file]
 
 
 def test_a_study_that_has_gone_on_since_its_score_says_so(

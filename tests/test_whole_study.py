@@ -220,7 +220,7 @@ def test_more_trials_than_time_keep_the_test_set_shut(tmp_path: Path) -> None:
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert "The time is over, 10 trials before the end." in ended.stdout
-    assert "--trials 1 scores the best of these instead" in ended.stdout
+    assert "--trials 1 ends with the best of these" in ended.stdout
     assert "Winner" not in ended.stdout
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}")
     assert "test_openings" not in summary.user_attrs

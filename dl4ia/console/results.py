@@ -24,11 +24,11 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia import findings
 from dl4ia.ablation import effects_of
 from dl4ia.attributes import hidden, history_of
-from dl4ia.console.results_page import results_page
+from dl4ia.console.results_copy import check_copy, write_copy
+from dl4ia.console.results_page import read_record, results_page
 from dl4ia.errors import InputError
 from dl4ia.repeats import repeat_environments
 from dl4ia.selection import Selection
-from dl4ia.storage import open_storage
 from dl4ia.study import find_study, first_value, is_interrupted
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
@@ -38,7 +38,7 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
     """The study's files in `folder`/`name`; what was there of an earlier call is replaced.
 
     A winner without a test score (`--seeds 0`) will do. Raises InputError where there is no such
-    study, or it has no winner yet.
+    study, it has no winner yet, or what is there would be lost: test scores, or further trials.
     """
     study = find_study(storage, name)
     winner: dict[str, Any] | None = study.user_attrs.get("winner")
@@ -59,6 +59,9 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
         "test": _test(winner) if winner else pd.DataFrame(),
     }
     place = folder / name
+    known, database = place / "study.json", place / "optuna.db"
+    _check_scores(known, winner)
+    check_copy(study, storage, database)
     place.mkdir(parents=True, exist_ok=True)
     files = []
     for title, frame in frames.items():
@@ -69,45 +72,34 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
         frame.to_csv(file, index=False, lineterminator="\n")
         files.append(file)
     record = _record(study, chosen, winner, selection)
-    page, known = place / "README.md", place / "study.json"
+    page = place / "README.md"
     known.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     page.write_text(results_page(study, chosen, winner, selection, record), encoding="utf-8")
-    return [page, known, *files, _copy(study, place / "optuna.db")]
+    write_copy(study, storage, database)
+    return [page, known, *files, database]
+
+
+def _check_scores(known: Path, winner: Mapping[str, Any] | None) -> None:
+    """Raise InputError where an earlier call has written test scores, and there are none now."""
+    if winner is None and known.exists() and "scores" in read_record(known):
+        raise InputError(
+            f"{known}: holds the test scores of a study of that name, which this one has not; "
+            "give another --to, or this study another --study-name"
+        )
 
 
 def _selection(study: optuna.Study, chosen: FrozenTrial) -> Selection | None:
     """The finalists, where it is they that the winner comes of."""
     record = study.user_attrs.get("selection")
     selection = Selection.from_record(record) if record else None
-    return selection if selection and selection.winner == chosen.number else None
+    settled = selection and selection.finalists and selection.winner == chosen.number
+    return selection if settled else None
 
 
 def _preferred_since(study: optuna.Study, chosen: FrozenTrial) -> int | None:
     """The trial that a study which has gone on would have win, if the test set were still shut."""
     preferred: int | None = study.user_attrs.get("selection", {}).get("winner")
     return None if preferred == chosen.number else preferred
-
-
-def _copy(study: optuna.Study, file: Path) -> Path:
-    """The study as a database of its own, but for which process ran a trial on which host."""
-    new = file.with_suffix(".new")
-    new.unlink(missing_ok=True)  # of a call that was cut off
-    storage = open_storage(f"sqlite:///{new}")
-    copied = optuna.create_study(
-        storage=storage, study_name=study.study_name, directions=study.directions
-    )
-    hidden_attributes = study._storage.get_study_system_attrs(study._study_id)
-    for key, value in hidden_attributes.items():
-        storage.set_study_system_attr(copied._study_id, key, value)
-    for key, value in study.user_attrs.items():
-        copied.set_user_attr(key, value)
-    trials = study.get_trials()
-    for trial in trials:
-        trial._user_attrs.pop("process", None)
-    copied.add_trials(trials)
-    storage.engine.dispose()
-    new.replace(file)
-    return file
 
 
 def _trials(study: optuna.Study) -> pd.DataFrame:
@@ -212,7 +204,7 @@ def _record(
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     record = {
         "study": study.study_name,
-        "command": study.user_attrs.get("command") or (winner or {}).get("command"),
+        "command": (winner or study.user_attrs).get("command"),
         "data": study.user_attrs.get("data", {}).get("source", identity["data"]),
         "identity": identity,
         "metric": identity["metric"],

@@ -19,7 +19,7 @@ from dl4ia.text import duration, plural, short
 def summary_table(folder: Path) -> str:
     """All studies in `folder`, a line each, as a Markdown table; from their study.json alone."""
     files = sorted(folder.glob("*/study.json"))
-    records = [record for record in map(_read, files) if "scores" in record]
+    records = [record for record in map(read_record, files) if "scores" in record]
     rows = [("study", "winner", "metric", "test, single model", "95 % interval",
              "ensemble and views", "the report's best, retrained", "difference")]  # fmt: skip
     for record in records:
@@ -68,7 +68,7 @@ def results_page(
         f"{_joined(machine, 'commit')}{_changes(machine)}, torch {_joined(machine, 'torch')}, "
         f"optuna {_joined(machine, 'optuna')}.",
         "",
-        *(_test(winner, record) if winner else ["The test set stayed shut."]),
+        *(_test(winner, record) if winner else [f"{_opened(record)} There is no test score."]),
     ]
     if selection is not None:
         lines += [
@@ -115,12 +115,18 @@ def results_page(
     return "\n".join(lines)
 
 
-def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+def _opened(record: Mapping[str, Any]) -> str:
     openings = [
         f"{each['when']} for trial {each['trial']} at commit {each['commit'][:10]}"
         + (" with uncommitted changes" if each["dirty"] == "True" else "")
         for each in record["test_openings"]
     ]
+    if not openings:
+        return "The test set stayed shut."
+    return f"The test set was opened {plural(len(openings), 'time')}: {'; '.join(openings)}."
+
+
+def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     over = plural(winner["images"], "image")
     if winner["patients"]:
         over += f" of {plural(winner['patients'], 'patient')}"
@@ -129,9 +135,8 @@ def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
         "",
         f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
         f"{plural(winner['seeds'], 'seed')}; mean ± SD over seeds, 95 % intervals over {over} and "
-        f"seeds. Retrained at commit {plain(', '.join(record['retraining_commits']))}; the test "
-        f"set was opened {plural(len(openings), 'time')}: {'; '.join(openings)}. All metrics: "
-        "[test.csv](test.csv).",
+        f"seeds. Retrained at commit {plain(', '.join(record['retraining_commits']))}. "
+        f"{_opened(record)} All metrics: [test.csv](test.csv).",
         "",
         table(_test_rows(winner, record["metric"], record["report_model"])),
     ]
@@ -198,7 +203,8 @@ def _of_no_single_model(scores: Mapping[str, float], seeds: int, name: str) -> s
     return f"{scores[f'test_{name}_{ends[-1]}']:.4f}" if ends else "–"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_record(file: Path) -> dict[str, Any]:
+    """A study.json; raises InputError where it is none."""
     try:
         record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
