@@ -8,6 +8,7 @@ One line a claim and processor: measured again, it is replaced.
 
 import argparse
 import json
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -38,7 +39,7 @@ def record(claim: str, ours: str, peer: str = "–", ratio: str = "–", goal: s
     from dl4ia.environment import describe_environment
 
     environment = describe_environment()
-    changes = " with changes" if environment["dirty"] == "True" else ""
+    changes = " with changes" if _has_changes() else ""
     row = {
         "claim": claim,
         "ours": ours,
@@ -72,6 +73,14 @@ def write() -> None:
             missing = ("not measured: no GPU at hand", "–", "–", goal, "–", "–", "–", "–")
             lines.append((claim, *missing))
     write_between_marks(README, "figures", table(lines))
+
+
+def _has_changes() -> bool:
+    """Whether files differ from the commit, but for those that are written here."""
+    command = ["git", "diff", "--name-only", "HEAD"]
+    changed = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True, check=False)
+    written = {f"benchmarks/{file.name}" for file in (FILE, README)}
+    return bool(set(changed.stdout.split()) - written)
 
 
 def _kept() -> list[dict[str, str]]:
