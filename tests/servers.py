@@ -1,6 +1,7 @@
 """The tools' own servers, really started, on a free port of this machine."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -27,8 +28,12 @@ def serving(
     probe: str,
     port: int | None = None,
     environment: Mapping[str, str] | None = None,
+    end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[str]:
-    """The address at which `command`, run in `folder`, answers to `probe`."""
+    """The address at which `command`, run in `folder`, answers to `probe`.
+
+    end: what it is stopped with. A server that is asked to end may go on with a client it knows.
+    """
     port = port or free_port()
     scripts = Path(sys.executable).parent
     words = [str(scripts / command[0]), *command[1:], "--host", "127.0.0.1", "--port", str(port)]
@@ -44,23 +49,23 @@ def serving(
             start_new_session=True,
         )
     try:
-        end = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}{probe}", timeout=5):
                     break
             except OSError:
                 said = log.read_text(errors="replace")[-2000:]
-                assert server.poll() is None and time.monotonic() < end, said
+                assert server.poll() is None and time.monotonic() < deadline, said
                 time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
-        stop(server)
+        stop(server, end)
 
 
-def stop(server: "subprocess.Popen[bytes]") -> None:
+def stop(server: "subprocess.Popen[bytes]", end: signal.Signals = signal.SIGTERM) -> None:
     """It and whatever it has started."""
-    os.killpg(server.pid, 15)
+    os.killpg(server.pid, end)
     try:
         server.wait(timeout=20)
     except subprocess.TimeoutExpired:

@@ -70,7 +70,7 @@ def test_the_files_are_the_study(
     )
     record = json.loads((written / name / "study.json").read_text())
     assert record["scores"] == scores and record["point"] == winner["point"]
-    assert record["command"] == study.user_attrs["command"]
+    assert record["command"] == winner["command"]
     assert record["command"].startswith("python ") and "--trials 9" in record["command"]
     assert record["machine"]["processor"] and record["machine"]["commit"]
     page = (written / name / "README.md").read_text()

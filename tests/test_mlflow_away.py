@@ -1,6 +1,7 @@
 """MLflow's server stops in the middle of a study, and comes back, or not."""
 
 import collections
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_a_server_that_knows_this_address_by_another_name(tmp_path: Path) -> Non
 def test_trials_go_on_and_are_written_later(tmp_path: Path, comes_back: bool, trials: int) -> None:
     write_gland_folder(tmp_path / "Tiny Glands")
     port = free_port()
-    with serving(tmp_path, SERVER, "/health", port):
+    with serving(tmp_path, SERVER, "/health", port, end=signal.SIGKILL):
         process = start(tmp_path, port, trials)
         while finished(tmp_path) < 3:
             assert process.poll() is None, (tmp_path / "log.txt").read_text()

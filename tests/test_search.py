@@ -206,7 +206,7 @@ def workers(url: str, count: int, trials: int, deadly: float) -> list[int]:
     return ended
 
 
-@pytest.mark.parametrize(("count", "trials", "deadly"), [(8, SHORT_TRIALS, 0.0), (4, 60, 0.03)])
+@pytest.mark.parametrize(("count", "trials", "deadly"), [(8, SHORT_TRIALS, 0.0), (4, 60, 0.05)])
 def test_many_processes_run_exactly_as_many_trials(
     storage: optuna.storages.RDBStorage, count: int, trials: int, deadly: float
 ) -> None:
