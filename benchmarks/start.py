@@ -86,21 +86,16 @@ def main() -> None:
     def median(measure: Callable[[list[str]], float], words: list[str]) -> float:
         return statistics.median(measure(words) for _ in range(TIMES))
 
-    figures = {
-        f"{script} --help": (f"{median(help_seconds, command):.2f} s", "1 s"),
-        f"{arguments.task}: from the command to the first trial": (
-            f"{median(first_trial_seconds, with_data):.1f} s",
-            "15 s",
-        ),
-        f"{arguments.task}: peak memory of a study in one process, CPU": (
-            f"{peak_gigabytes(with_data):.2f} GB",
-            "–",
-        ),
-    }
-    for claim, (figure, goal) in figures.items():
+    def tell(claim: str, figure: str, goal: str = "–") -> None:
         print(f"{claim}: {figure}", flush=True)
         if arguments.record:
             record(claim, figure, goal=goal)
+
+    tell(f"{script} --help", f"{median(help_seconds, command):.2f} s", "1 s")
+    first = f"{median(first_trial_seconds, with_data):.1f} s"
+    tell(f"{arguments.task}: from the command to the first trial", first, "15 s")
+    peak = f"{peak_gigabytes(with_data):.2f} GB"
+    tell(f"{arguments.task}: peak memory of a study in one process, CPU", peak)
 
 
 if __name__ == "__main__":
