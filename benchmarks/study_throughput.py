@@ -9,8 +9,8 @@ keep their study in SQLite. The plain script is Optuna, PyTorch and MLflow as th
 examples have them (peers.py); it is run with the DataLoader in its process and with two workers,
 dl4ia with one worker (on two cores its default for glands) and with two (its default for digits).
 Ray Tune runs the plain script's training, two trials at once; it keeps no study. Each is a command
-of its own, from its first import to the last record; they take turns. Takes about 15 minutes on two
-cores.
+of its own, from its first import to the last record; they take turns. Takes up to 25 minutes a
+round on two cores.
 """
 
 import argparse

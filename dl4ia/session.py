@@ -160,7 +160,8 @@ def open_session(
     with opening.take("open"):
         check_identity(storage, name, identity)
         study = open_study(open_storage(storage), name, identity, searched)
-        enqueue_points(study, points, arguments.trials)
+        if points:
+            enqueue_points(study, points, arguments.trials)
     return Session(
         name=name,
         arguments=arguments,

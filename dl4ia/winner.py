@@ -80,7 +80,9 @@ def score_winner(session: Session, selection: Selection) -> None:
 
 
 def winner_is_scored(session: Session, selection: Selection) -> bool:
-    """Whether the study has the winner's score, as long, and of as many seeds."""
+    """Whether the study has the winner's score, as long, and of as many seeds; of 0 it has."""
+    if not session.arguments.seeds:
+        return True
     known: dict[str, Any] = session.study.user_attrs.get("winner", {})
     if known.get("trial") != selection.winner:
         return False
@@ -89,7 +91,9 @@ def winner_is_scored(session: Session, selection: Selection) -> bool:
 
 
 def winner_is_tracked(session: Session) -> bool:
-    """Whether MLflow has the study's winner, with its model."""
+    """Whether MLflow has the study's winner, with its model; of 0 seeds there is none to have."""
+    if not session.arguments.seeds:
+        return True
     written = session.tracker.find(session.name, "winner", "dl4ia.opening")
     return str(session.study.user_attrs["winner"]["opening"]) in written
 

@@ -76,7 +76,7 @@ def run_study(
         print(report.front(session.study, session.front_picture))
         return
     selection = current_selection(session)
-    if selection is None or not _is_scored(session, selection):
+    if selection is None or not winner_is_scored(session, selection):
         print("All trials have finished. The process that keeps the records names the winner.")
         return
     print(
@@ -120,13 +120,11 @@ def _is_complete(session: Session) -> bool:
         written = dashboard.study_is_written(session, None, parent)
         return written and session.front_picture.exists()
     selection = current_selection(session)
-    if selection is None or not _is_scored(session, selection):
+    if selection is None or not winner_is_scored(session, selection):
         return False
     if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
-    if not repeats_are_written(session):
-        return False
-    if session.arguments.seeds and not winner_is_tracked(session):
+    if not (repeats_are_written(session) and winner_is_tracked(session)):
         return False
     return dashboard.study_is_written(session, selection, parent)
 
@@ -161,9 +159,7 @@ def _keep(session: Session) -> None:
         keeper.write_missing()
         if selection is not None:
             write_repeats(session, parent)
-            page = _write_page(session, selection)
-            if session.arguments.seeds:
-                track_winner(session, parent, page)
+            track_winner(session, parent, _write_page(session, selection))
             dashboard.write_study(session, selection, parent)
     finally:
         best = best_value(session.study)
@@ -185,14 +181,8 @@ def _finish(session: Session) -> Selection | None:
     selection = run_finalists(session)
     session.study.set_user_attr("selection", selection.as_record())
     run_ablation(session, selection)
-    if session.arguments.seeds:
-        score_winner(session, selection)
+    score_winner(session, selection)
     return selection
-
-
-def _is_scored(session: Session, selection: Selection) -> bool:
-    """Whether the winner has its score, or the test set is to stay shut."""
-    return not session.arguments.seeds or winner_is_scored(session, selection)
 
 
 def _draw_front(session: Session) -> None:
