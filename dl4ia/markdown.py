@@ -6,10 +6,14 @@ from pathlib import Path
 
 from dl4ia.errors import InputError
 
-# What Markdown or HTML may take for its own. MLflow's pages know fewer escapes than CommonMark,
-# which the dashboard's follow: the rest is written as an entity.
-ESCAPED = r"\`*_{}[]()>#+.!~=|-"
-SPECIAL = re.compile(rf"[{re.escape(ESCAPED)}&<$:@]")
+# What Markdown or HTML may take for its own: anywhere, as an address or emoji (GitHub's), or at the
+# start of a line. MLflow's pages know fewer escapes than CommonMark, which the dashboard's follow:
+# the rest is written as an entity.
+ESCAPED = r"\`*_{}[]>#+.)~=|-"
+SPECIAL = re.compile(
+    r"[\\`*_{}\[\]|~<>&$@]|:(?=//|[\w+-]+:)|www\.|^(?:[#=]|[+-](?=[\s-]|$)|\d{1,9}[.)](?=\s|$))",
+    re.IGNORECASE,
+)
 
 
 def plain(text: str) -> str:
@@ -18,7 +22,8 @@ def plain(text: str) -> str:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return f"\\{found[0]}" if found[0] in ESCAPED else f"&#x{ord(found[0]):x};"
+    before, mark = found[0][:-1], found[0][-1]
+    return before + (f"\\{mark}" if mark in ESCAPED else f"&#x{ord(mark):x};")
 
 
 def code(text: str) -> str:

@@ -1,0 +1,55 @@
+"""Words from outside in a Markdown text, read back with a renderer."""
+
+import re
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from dl4ia.markdown import plain, table
+
+MARKS = st.text("\\`*_{}[]()<>#+-.!~=|&$:@;/\"' \t\n019awx", max_size=24)
+RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+# What GitHub, the dashboard and MLflow make of a text besides; anything of it must be escaped.
+BEYOND = re.compile(
+    r"(?<!\\)\$|https?://|(?<![^\s*_~(])www\.|(?<!&#x40);@|:[\w+-]+:(?!//)", re.IGNORECASE
+)
+
+
+ANY = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=24)
+
+
+@given(MARKS | ANY)
+@settings(max_examples=2000, deadline=None)
+@example("1. one")
+@example("+ one")
+@example("--- one")
+@example("<script>alert(1)</script> | ![x](javascript:alert) `a` $b$ www.c.org\n# **d** &lt;")
+def test_words_are_shown_as_they_are(text: str) -> None:
+    for before in ("", "A trial: "):
+        opening, inline, closing = RENDERER.parse(f"{before}{plain(text)} and so on")
+        assert (opening.type, inline.type) == ("paragraph_open", "inline")
+        assert closing.type == "paragraph_close"
+        assert shown(inline) == f"{before}{' '.join(text.split())} and so on".lstrip()
+    assert not BEYOND.search(plain(text))
+
+
+@given(st.lists(st.tuples(MARKS, MARKS), min_size=2, max_size=5))
+@settings(max_examples=500, deadline=None)
+def test_tables_keep_their_columns(rows: list[tuple[str, str]]) -> None:
+    tokens = RENDERER.parse(table(rows))
+    assert tokens[0].type == "table_open"
+    cells = [shown(token).strip() for token in tokens if token.type == "inline"]
+    assert cells == [" ".join(cell.split()) for row in rows for cell in row]
+
+
+def shown(inline: Token) -> str:
+    """What is read of a text; fails where any of it is not shown as text."""
+    children = inline.children or []
+    assert {child.type for child in children} <= {"text"}
+    return "".join(child.content for child in children)
+
+
+def test_only_what_needs_it_is_escaped() -> None:
+    assert plain("1.3 s, 2-fold (best: +0.05), model 1!") == "1.3 s, 2-fold (best: +0.05), model 1!"
