@@ -22,7 +22,7 @@ from dl4ia.records import dataset_record
 from dl4ia.search_space import Point, SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
 from dl4ia.storage import open_storage
-from dl4ia.study import Identity, check_identity, enqueue_points, open_study
+from dl4ia.study import Identity, check_identity, enqueue_points, open_study, study_id
 from dl4ia.task import Task
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.training.precision import training_precision
@@ -71,7 +71,7 @@ class Session:
         from dl4ia.tracking.writing import Tracker  # slow to import
 
         artifacts = self.arguments.out / "artifacts" / "mlflow"
-        return Tracker(self.tracking_uri, self.task.name, artifacts)
+        return Tracker(self.tracking_uri, self.task.name, artifacts, study_id(self.study))
 
     @property
     def data(self) -> DatasetRecord:

@@ -4,6 +4,7 @@ The storage is the one record. A study's identity (data, split, space, metric, t
 written into it and compared on every start: what does not match is refused, never mixed.
 """
 
+import uuid
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -102,6 +103,7 @@ def open_study(
         load_if_exists=True,
     )
     if "identity" not in study.user_attrs:
+        study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr("identity", asdict(identity))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -120,6 +122,12 @@ def open_study(
         min_resource=rung(identity.epochs), reduction_factor=REDUCTION
     )
     return study
+
+
+def study_id(study: optuna.Study) -> str:
+    """What tells it from others of its name, as after it was deleted; "" of the oldest studies."""
+    known: str = study.user_attrs.get("id", "")
+    return known
 
 
 def enqueue_points(study: optuna.Study, points: Mapping[str, Point], trials: int) -> None:

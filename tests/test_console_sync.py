@@ -5,9 +5,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import dl4ia, runs_of
+from conftest import dl4ia, run_study, runs_of
 from mlflow import MlflowClient
 
+from dl4ia.attributes import history_of
 from dl4ia.turns import Turns
 
 NAME = "segmentation-tiny-glands"
@@ -43,6 +44,24 @@ def test_a_new_database_is_as_the_old_one(folder: Path) -> None:
         assert {kind: told(folder, kind) for kind in before} == before
         (study,) = told(folder, "study")
         assert study == NAME
+
+
+def test_a_study_begun_again_under_its_name_is_another_one(gland_study: Path, folder: Path) -> None:
+    """Its runs in MLflow, too: those of the deleted one are no longer taken for its own."""
+    database = folder / "mlruns" / "optuna.db"
+    optuna.delete_study(study_name=NAME, storage=f"sqlite:///{database}")
+    (folder / "Tiny Glands").symlink_to(gland_study / "Tiny Glands")
+    flags = ("--data", "Tiny Glands", "--image-shift", "0.5", "--seed", "1")
+    run_study(folder, "segmentation.py", *flags)
+    study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{database}")
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    for kind, count in (("study", 1), ("trial", 9), ("repeat", 2), ("winner", 1)):
+        runs = runs_of(client, "segmentation", kind)
+        mine = [run for run in runs if run.data.tags["dl4ia.study_id"] == study.user_attrs["id"]]
+        assert (len(runs), len(mine)) == (2 * count, count), kind
+        for run in mine if kind == "trial" else ():
+            trial = study.trials[int(run.data.tags["dl4ia.trial"])]
+            assert run.data.metrics["val_dice"] == history_of(trial)["val_dice"][-1]
 
 
 def test_what_cannot_be_is_told_in_one_line(folder: Path) -> None:

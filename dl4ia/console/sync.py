@@ -9,7 +9,7 @@ from dl4ia.addresses import check_tracking
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
 from dl4ia.recording import open_parent, write_repeats, write_trials
-from dl4ia.study import Identity, find_study
+from dl4ia.study import Identity, find_study, study_id
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, Status
 from dl4ia.tracking.writing import Tracker
@@ -48,7 +48,7 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
             identity,
             describe_environment(),
             DatasetRecord(**known | study.user_attrs.get("data", {})),
-            Tracker(tracking_uri, identity.task, out / "artifacts" / "mlflow"),
+            Tracker(tracking_uri, identity.task, out / "artifacts" / "mlflow", study_id(study)),
         )
         parent = open_parent(recorded)
         status: Status = "KILLED"

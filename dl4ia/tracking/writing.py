@@ -41,20 +41,24 @@ TrackingError = MlflowException  # raised by every method of Tracker when MLflow
 
 LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters, MLflow's limits
 DESCRIPTION = "mlflow.note.content"
+STUDY_ID = "dl4ia.study_id"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else its pages expect prompts
 
 
 class Tracker:
     """Writes runs into one experiment at one address. Methods raise `TrackingError`."""
 
-    def __init__(self, uri: str, experiment: str, artifacts: Path) -> None:
+    def __init__(self, uri: str, experiment: str, artifacts: Path, study_id: str = "") -> None:
         """Open the database, creating it (3 s) and the experiment where they are missing.
 
-        Files go under `artifacts`, or where the server at an http address keeps its own.
+        Files go under `artifacts`, or where the server at an http address keeps its own. study_id:
+        of the one study that is written, whose runs alone are found: another may have the name, or
+        have had it.
 
         Raises:
             InputError: the database is broken or out of date, or the experiment was deleted.
         """
+        self._study_id = study_id
         try:
             if uri.startswith("sqlite:///"):
                 _create_database(Path(uri.removeprefix("sqlite:///")))
@@ -92,6 +96,7 @@ class Tracker:
 
     def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:
         query = f"{of_study(study)} AND tags.`dl4ia.kind` = '{kind}'"
+        query += f" AND tags.`{STUDY_ID}` = '{self._study_id}'" if self._study_id else ""
         query += f" AND {condition}" if condition else ""
         yield from search_runs(self._client, self._experiment, query, "start_time ASC")
 
@@ -101,6 +106,8 @@ class Tracker:
         A run that cannot be written whole is deleted again.
         """
         tags = {**record.tags, "dl4ia.kind": record.kind, "dl4ia.study": record.study}
+        if self._study_id:
+            tags[STUDY_ID] = self._study_id
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
         tags |= {"mlflow.source.name": "dl4ia", "mlflow.source.type": "LOCAL"}
