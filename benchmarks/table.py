@@ -16,7 +16,13 @@ from pathlib import Path
 FILE = Path(__file__).with_name("results.json")
 README = Path(__file__).with_name("README.md")
 COLUMNS = ("claim", "ours", "peer", "ratio", "goal", "command", "machine", "commit", "date")
-HIDDEN = ("--data", "--storage", "--out")  # whose values are of this machine
+HIDDEN = (
+    "--data",
+    "--digits",
+    "--glands",
+    "--storage",
+    "--out",
+)  # whose values are of this machine
 NO_GPU = {  # claim -> goal
     "GPU: fully connected digits, batch 30, 60 epochs": "4 s",
     "GPU: digits' CNN, 60 epochs": "5 s",
@@ -34,8 +40,18 @@ def add_record(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def record(claim: str, ours: str, peer: str = "–", ratio: str = "–", goal: str = "–") -> None:
-    """Keep one figure of the benchmark that runs, and write the table."""
+def record(
+    claim: str,
+    ours: str,
+    peer: str = "–",
+    ratio: str = "–",
+    goal: str = "–",
+    machine: str | None = None,
+) -> None:
+    """Keep one figure of the benchmark that runs, and write the table.
+
+    machine: what the figure is of (default: the processor).
+    """
     from dl4ia.environment import describe_environment
 
     environment = describe_environment()
@@ -47,7 +63,7 @@ def record(claim: str, ours: str, peer: str = "–", ratio: str = "–", goal: s
         "ratio": ratio,
         "goal": goal,
         "command": _command(),
-        "machine": f"{environment['processor']}, {environment['cores']} cores",
+        "machine": machine or f"{environment['processor']}, {environment['cores']} cores",
         "commit": environment["commit"][:10] + changes,
         "date": date.today().isoformat(),
     }
