@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from table import add_record, record
+from table import add_record, gpu, of_device, record
 
 EPOCHS = {"digits": 4, "glands": 30}
 GOALS = {"digits": 2, "glands": 2.5}
@@ -35,15 +35,14 @@ def epochs_of(
 
         tune_process()
     import torch
-    from peers import in_torchs_layers, open_material, train_plainly
+    from peers import DEVICE, in_torchs_layers, open_material, train_plainly
 
     from dl4ia.objective import train_point
 
     material = open_material(task, folder)
     point, parts = material.points[name], (material.train, material.validation)
     if workers is None:
-        cpu = torch.device("cpu")
-        _, results = train_point(material.task, point, *parts, epochs, seed, cpu)
+        _, results = train_point(material.task, point, *parts, epochs, seed, DEVICE)
         for result in results:
             yield f"{result['seconds']} {result['val_' + material.task.metric]}"
     else:
@@ -94,11 +93,12 @@ def main() -> None:
         if arguments.record:
             usual = min(statistics.median(seconds[way]) for way in WAYS if way != "dl4ia")
             record(
-                f"{arguments.task}: an epoch of {name}, against the better usual way",
+                of_device(f"{arguments.task}: an epoch of {name}, against the better usual way"),
                 f"{ours:.2f} s",
                 f"{usual:.2f} s",
                 f"{usual / ours:.1f}",
                 f"{GOALS[arguments.task]} times",
+                gpu(),
             )
 
 

@@ -32,6 +32,7 @@ from dl4ia.training.optimization import schedule_factor
 Epoch = tuple[float, float]  # seconds, and the validation part's score
 Loaders = tuple[DataLoader[Any], DataLoader[Any]]  # of what is trained on, and of what is scored
 SCORING_BATCH = 1000
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as a study chooses
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,18 @@ class Glands(Dataset[tuple[Tensor, Tensor]]):
         return image, label
 
 
+def loading(workers: int) -> dict[str, Any]:
+    """How a DataLoader loads."""
+    pinned = DEVICE.type == "cuda"
+    return {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned}
+
+
 def gland_loaders(
     train: Images, validation: Images, point: Mapping[str, Any], workers: int
 ) -> Loaders:
     """Of images that are in memory already."""
     batch = len(train) if point["batch_size"] == "full" else point["batch_size"]
-    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    options = loading(workers)
     shown, scored = Glands(train, point), Glands(validation, None)
     return DataLoader(shown, batch, shuffle=True, **options), DataLoader(scored, batch, **options)
 
@@ -141,7 +148,7 @@ def digit_loaders(folder: Path, split: Split, point: Mapping[str, Any], workers:
     augmented = transforms.Compose([*steps, transforms.ToTensor()])
     shown = datasets.MNIST(folder, train=True, transform=augmented)
     scored = datasets.MNIST(folder, train=True, transform=transforms.ToTensor())
-    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+    options = loading(workers)
     return (
         DataLoader(Subset(shown, split.train), point["batch_size"], shuffle=True, **options),
         DataLoader(Subset(scored, split.validation), SCORING_BATCH, **options),
@@ -156,6 +163,7 @@ def train_plainly(
 ) -> Iterator[Epoch]:
     """Train and validate, an epoch at a time; accuracy of images, or the images' mean Dice."""
     train, validation = loaders
+    model.to(DEVICE)
     decay = {"weight_decay": point["weight_decay"]} if "weight_decay" in point else {}
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     optimizer = kind[point["optimizer"]](model.parameters(), point["learning_rate"], **decay)
@@ -169,14 +177,14 @@ def train_plainly(
         model.train()
         for images, labels in train:
             optimizer.zero_grad()
-            loss(model(images), labels).backward()
+            loss(model(images.to(DEVICE)), labels.to(DEVICE)).backward()
             optimizer.step()
             scheduler.step()
         model.eval()
         scores: list[Tensor] = []
         with torch.no_grad():
             for images, labels in validation:
-                found = model(images).argmax(1)
+                found = model(images.to(DEVICE)).argmax(1).cpu()
                 scores.append(
                     (found == labels).double() if labels.ndim == 1 else _dice(found, labels)
                 )

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from table import add_record, record
+from table import add_record, gpu, of_device, record
 
 if TYPE_CHECKING:
     from peers import Material
@@ -156,6 +156,7 @@ def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
     """As in Ray Tune's examples: a function that loads its data, trains and reports."""
     import mlflow
     import ray
+    from peers import DEVICE
     from ray import tune
 
     out.mkdir(parents=True, exist_ok=True)
@@ -182,7 +183,7 @@ def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
         runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([here, *sys.path])}},
     )
     tuner = tune.Tuner(
-        tune.with_resources(train, {"cpu": 1}),
+        tune.with_resources(train, {"cpu": 1, "gpu": 1 / at_once if DEVICE.type == "cuda" else 0}),
         param_space={"number": tune.grid_search(list(range(TRIALS)))},
         run_config=tune.RunConfig(storage_path=str(out.resolve()), verbose=0),
     )
@@ -233,11 +234,12 @@ def main() -> None:
     if arguments.record:
         for peer in (PLAIN, RAY):
             record(
-                f"{arguments.task}: trials an hour, against {peer}",
+                of_device(f"{arguments.task}: trials an hour, against {peer}"),
                 f"{3600 * TRIALS / best[OURS]:.0f}",
                 f"{3600 * TRIALS / best[peer]:.0f}",
                 f"{best[peer] / best[OURS]:.1f}",
-                "3 times",
+                "10 times" if gpu() else "3 times",
+                gpu(),
             )
 
 
