@@ -14,9 +14,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from dl4ia.command_line import OneLineParser, whole_number
+from dl4ia.command_line import OneLineParser
 from dl4ia.environment import tune_process
 from dl4ia.errors import InputError
+from dl4ia.flag_types import whole_number
 from dl4ia.process import run_and_exit
 
 DIGITS, GLANDS = Path("data"), Path("data/WARWICK")

@@ -16,6 +16,7 @@ ORDER = [
     "jobs",
     "process",
     "workers",
+    "flag_types",
     "command_line",
     "addresses",
     "cluster",
