@@ -114,7 +114,7 @@ def front(study: optuna.Study, front: Sequence[FrozenTrial]) -> list[tuple[str, 
 
 def effect_line(effect: Effect, held_out: float) -> str:
     """One choice turned back, and what that costs."""
-    turned = f"{effect.name}: {effect.chosen} → {effect.turned_back}"
+    turned = f"{effect.name}: {short(effect.chosen)} → {short(effect.turned_back)}"
     if effect.failure:
         return f"{turned}  failed: {effect.failure}"
     found = effect.estimate(held_out)
