@@ -42,9 +42,11 @@ def usable_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def git_state() -> dict[str, str]:
-    """commit (40 digits, or "unknown" outside a checkout) and dirty ("True" with changes)."""
-    folder = Path(__file__).parent
+def git_state(folder: Path = Path(__file__).parent) -> dict[str, str]:
+    """commit (40 digits, or "unknown" outside a checkout) and dirty ("True" with changes).
+
+    A file that git does not know is a change where it is Python; a log beside the code is none.
+    """
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -52,10 +54,9 @@ def git_state() -> dict[str, str]:
         ).stdout.strip()
 
     try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": str(bool(git("status", "--porcelain"))),
-        }
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        unknown = git("ls-files", "--others", "--exclude-standard", ":(top)*.py")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": str(bool(changed or unknown))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": "unknown", "dirty": "unknown"}
 

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +13,29 @@ def test_the_commit_is_that_of_the_checkout() -> None:
     state = git_state()
     assert state["commit"] == "unknown" or len(state["commit"]) == 40
     assert state["dirty"] in ("True", "False", "unknown")
+
+
+def test_what_makes_a_checkout_dirty(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.org")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    code, package = tmp_path / "code.py", tmp_path / "package"
+    assert git_state(tmp_path)["dirty"] == "unknown"
+    git("init")
+    code.write_text("a = 1\n")
+    git("add", ".")
+    git("commit", "-m", "first")
+    assert git_state(tmp_path)["dirty"] == "False"
+    (tmp_path / "run.log").write_text("a user's own\n")
+    assert git_state(tmp_path)["dirty"] == "False"
+    package.mkdir()
+    assert git_state(package)["dirty"] == "False"
+    (tmp_path / "new.py").write_text("a = 2\n")
+    assert git_state(tmp_path)["dirty"] == git_state(package)["dirty"] == "True"
+    (tmp_path / "new.py").unlink()
+    code.write_text("a = 2\n")
+    assert git_state(package)["dirty"] == "True"
 
 
 def test_the_environment_is_text() -> None:
