@@ -11,7 +11,8 @@ from dl4ia.errors import InputError
 # the rest is written as an entity.
 ESCAPED = r"\`*_{}[]>#+.)~=|-"
 SPECIAL = re.compile(
-    r"[\\`*_{}\[\]|~<>&$@]|:(?=//|[\w+-]+:)|www\.|^(?:[#=]|[+-](?=[\s-]|$)|\d{1,9}[.)](?=\s|$))",
+    r"[\\`*{}\[\]|~<>&$@]|(?<![^\W_])_|_(?![^\W_])|:(?=//|[\w+-]+:)|www\."
+    r"|^(?:[#=]|[+-](?=[\s-]|$)|\d{1,9}[.)](?=\s|$))",
     re.IGNORECASE,
 )
 
