@@ -4,6 +4,7 @@
 backgrounds are transparent, text takes the page's colour.
 """
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from dl4ia.statistics import Estimate
 from dl4ia.study import first_value
 from dl4ia.text import short
 
+COMPLETE = TrialState.COMPLETE
 ACCENT, GREY, REPORT = "#1f88b5", "#8a8f98", "#d9722b"
 SCALE = ("#77739f", "#1f9e89", "#e0a21a")  # low to high, to be seen on black and on white
 LEGEND = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}  # above the plot
@@ -66,7 +68,7 @@ def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) ->
     points: dict[str, list[tuple[int, float, str]]] = {kind: [] for kind in kinds}
     best: list[tuple[int, float]] = []
     for trial, name in zip(trials, names, strict=True):
-        if trial.state == TrialState.COMPLETE:
+        if trial.state == COMPLETE:
             value = first_value(trial)
             kind = "report's models" if "report_model" in trial.user_attrs else "search"
             points[kind].append((trial.number, value, name))
@@ -98,7 +100,24 @@ def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) ->
             hovertemplate="trial %{x}: %{y:.4f}<br>%{text}<extra></extra>",
         )
     figure.update_layout(xaxis_title="trial", yaxis_title=f"validation {metric}")
+    completed = [first_value(trial) for trial in trials if trial.state == COMPLETE]
+    figure.update_yaxes(range=value_range(completed))
     return figure
+
+
+def value_range(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis on which good trials differ: beside hopeless ones they would look alike.
+
+    The better half takes at least a third of it, where not all can be shown.
+    """
+    if not values:
+        return 0.0, 1.0
+    best, lowest = max(values), min(values)
+    low = max(lowest, best - 3 * (best - statistics.median(values)))
+    if low == best:  # more than half of them are the best one's
+        low = lowest
+    room = 0.06 * (best - low)
+    return low - room, best + room
 
 
 def bars(values: dict[str, float], title: str) -> go.Figure:
@@ -210,14 +229,18 @@ def slices(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.Fi
         study, list(parameters), target=first_value, target_name=metric
     )
     figure.update_traces(marker={"colorscale": SCALE, "line_width": 0})
+    figure.update_yaxes(range=value_range(_completed(study)))
     figure.update_layout(width=min(1100, max(700, 230 * len(parameters))))
     return figure
 
 
 def parallel(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.Figure:
-    """Optuna's own, but for its colours, white for the best: each trial a line."""
+    """Optuna's own, but for its colours, white for the best: each trial a line.
+
+    Of the trials within `value_range`.
+    """
     figure = optuna.visualization.plot_parallel_coordinate(
-        study, list(parameters), target=first_value, target_name=metric
+        _good(study), list(parameters), target=first_value, target_name=metric
     )
     lines = [trace for trace in figure.data if trace.mode == "lines"]
     # The first axis is the value, from 0 to 1.
@@ -231,6 +254,19 @@ def parallel(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.
         width=max(900, 150 * len(parameters)), height=460, margin={"t": 70, "b": 60}
     )
     return figure
+
+
+def _completed(study: optuna.Study) -> list[float]:
+    return [first_value(trial) for trial in study.get_trials(deepcopy=False, states=(COMPLETE,))]
+
+
+def _good(study: optuna.Study) -> optuna.Study:
+    """A copy, in memory, of the completed trials within `value_range`; their numbers are lost."""
+    low, _ = value_range(_completed(study))
+    completed = study.get_trials(deepcopy=False, states=(COMPLETE,))
+    copy = optuna.create_study(directions=study.directions)
+    copy.add_trials([trial for trial in completed if first_value(trial) >= low])
+    return copy
 
 
 def _height(rows: int) -> int:

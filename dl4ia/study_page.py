@@ -182,9 +182,26 @@ def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation:
         ),
         html.table(findings.leaderboard(study, metric, searched.REPORT_MODELS), "last"),
         html.paragraph(searched.REPORT_NOTE),
+        *_left_out(study),
         figures.fragment(
             figures.history(trials, metric, [findings.describe(trial) for trial in trials])
         ),
+    ]
+
+
+def _left_out(study: optuna.Study) -> list[str]:
+    """What the plots do not show at first."""
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    values = [first_value(trial) for trial in completed]
+    low, _ = figures.value_range(values)
+    below = sum(value < low for value in values)
+    if not below:
+        return []
+    return [
+        html.paragraph(
+            f"The plots begin at {low:.3f}, since beside lower values ({plural(below, 'trial')} "
+            "that completed) the others would look alike: a double click shows all."
+        )
     ]
 
 
