@@ -16,13 +16,8 @@ from pathlib import Path
 FILE = Path(__file__).with_name("results.json")
 README = Path(__file__).with_name("README.md")
 COLUMNS = ("claim", "ours", "peer", "ratio", "goal", "command", "machine", "commit", "date")
-HIDDEN = (
-    "--data",
-    "--digits",
-    "--glands",
-    "--storage",
-    "--out",
-)  # whose values are of this machine
+# Whose values are of this machine.
+HIDDEN = ("--data", "--digits", "--glands", "--storage", "--out")
 NO_GPU = {  # claim -> goal
     "GPU: fully connected digits, batch 30, 60 epochs": "4 s",
     "GPU: digits' CNN, 60 epochs": "5 s",

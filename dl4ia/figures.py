@@ -100,9 +100,13 @@ def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) ->
             hovertemplate="trial %{x}: %{y:.4f}<br>%{text}<extra></extra>",
         )
     figure.update_layout(xaxis_title="trial", yaxis_title=f"validation {metric}")
-    completed = [first_value(trial) for trial in trials if trial.state == COMPLETE]
-    figure.update_yaxes(range=value_range(completed))
+    figure.update_yaxes(range=value_range(completed_values(trials)))
     return figure
+
+
+def completed_values(trials: Sequence[FrozenTrial]) -> list[float]:
+    """What `value_range` is of: the values of the trials that completed."""
+    return [first_value(trial) for trial in trials if trial.state == COMPLETE]
 
 
 def value_range(values: Sequence[float]) -> tuple[float, float]:
@@ -229,7 +233,8 @@ def slices(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.Fi
         study, list(parameters), target=first_value, target_name=metric
     )
     figure.update_traces(marker={"colorscale": SCALE, "line_width": 0})
-    figure.update_yaxes(range=value_range(_completed(study)))
+    values = completed_values(study.get_trials(deepcopy=False))
+    figure.update_yaxes(range=value_range(values))
     figure.update_layout(width=min(1100, max(700, 230 * len(parameters))))
     return figure
 
@@ -256,14 +261,10 @@ def parallel(study: optuna.Study, parameters: Sequence[str], metric: str) -> go.
     return figure
 
 
-def _completed(study: optuna.Study) -> list[float]:
-    return [first_value(trial) for trial in study.get_trials(deepcopy=False, states=(COMPLETE,))]
-
-
 def _good(study: optuna.Study) -> optuna.Study:
     """A copy, in memory, of the completed trials within `value_range`; their numbers are lost."""
-    low, _ = value_range(_completed(study))
     completed = study.get_trials(deepcopy=False, states=(COMPLETE,))
+    low, _ = value_range(completed_values(completed))
     copy = optuna.create_study(directions=study.directions)
     copy.add_trials([trial for trial in completed if first_value(trial) >= low])
     return copy

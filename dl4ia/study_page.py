@@ -191,8 +191,7 @@ def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation:
 
 def _left_out(study: optuna.Study) -> list[str]:
     """What the plots do not show at first."""
-    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    values = [first_value(trial) for trial in completed]
+    values = figures.completed_values(study.get_trials(deepcopy=False))
     low, _ = figures.value_range(values)
     below = sum(value < low for value in values)
     if not below:

@@ -10,6 +10,8 @@ from markdown_it.token import Token
 from dl4ia.markdown import plain, table
 
 MARKS = st.text("\\`*_{}[]()<>#+-.!~=|&$:@;/\"' \t\n019awx", max_size=24)
+ANY = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=24)
+HOSTILE = "<script>alert(1)</script> | ![x](javascript:alert) `a` $b$ www.c.org\n# **d** &lt;"
 RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 # What GitHub, the dashboard and MLflow make of a text besides; anything of it must be escaped.
 BEYOND = re.compile(
@@ -17,15 +19,12 @@ BEYOND = re.compile(
 )
 
 
-ANY = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=24)
-
-
 @given(MARKS | ANY)
 @settings(max_examples=2000, deadline=None)
 @example("1. one")
 @example("+ one")
 @example("--- one")
-@example("<script>alert(1)</script> | ![x](javascript:alert) `a` $b$ www.c.org\n# **d** &lt;")
+@example(HOSTILE)
 def test_words_are_shown_as_they_are(text: str) -> None:
     for before in ("", "A trial: "):
         opening, inline, closing = RENDERER.parse(f"{before}{plain(text)} and so on")
@@ -42,6 +41,15 @@ def test_tables_keep_their_columns(rows: list[tuple[str, str]]) -> None:
     assert tokens[0].type == "table_open"
     cells = [shown(token).strip() for token in tokens if token.type == "inline"]
     assert cells == [" ".join(cell.split()) for row in rows for cell in row]
+
+
+def test_figures_stand_on_the_right() -> None:
+    lines = table([["rank", "model"], ["1", HOSTILE], ["12", "b"]]).splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert len(re.findall(r"(?<!\\)\|", line)) == 3
+    assert lines[1] == "| --: | :-- |"
+    assert plain("a\n\n\tb") == "a b"
 
 
 def shown(inline: Token) -> str:
