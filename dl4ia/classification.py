@@ -51,10 +51,10 @@ class ClassificationTask:
         self, model: nn.Module, dataset: Dataset, device: torch.device
     ) -> dict[str, float]:
         """Loss (cross-entropy, whatever was trained) and accuracy, means over all images."""
-        logits = self.logits(model, dataset, device)
+        logits, labels = self._logits(model, dataset, device), dataset.labels.to(device)
         return {
-            "loss": F.cross_entropy(logits, dataset.labels).item(),
-            "accuracy": (logits.argmax(1) == dataset.labels).double().mean().item(),
+            "loss": F.cross_entropy(logits, labels).item(),
+            "accuracy": (logits.argmax(1) == labels).double().mean().item(),
         }
 
     def predict(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
@@ -106,9 +106,13 @@ class ClassificationTask:
             draw_misclassified(test, predictions, self.classes, folder, confidence),
         ]
 
-    @torch.no_grad()
     def logits(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
         """(N, classes) float32 on the CPU."""
+        return self._logits(model, dataset, device).cpu()
+
+    @torch.no_grad()
+    def _logits(self, model: nn.Module, dataset: Dataset, device: torch.device) -> Tensor:
+        """(N, classes) float32 on the device, which is not waited for."""
         model.eval()
         model.to(device)
         parts = []
@@ -116,5 +120,5 @@ class ClassificationTask:
             max(1, EVALUATION_BATCH // dataset.images[0, 0].numel())
         ):
             images = images.to(device).contiguous(memory_format=torch.channels_last)
-            parts.append(model(images).float().cpu())
+            parts.append(model(images).float())
         return torch.cat(parts)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -41,6 +41,10 @@ class Dataset:
             groups=None if groups is None else tuple(groups[index] for index in indices),
             instances=None if self.instances is None else self.instances[chosen],
         )
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same, what networks are shown on `device`."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over all images and pixels."""

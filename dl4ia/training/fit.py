@@ -18,14 +18,10 @@ from dl4ia.training.augmentation import (
 )
 from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.checkpoint import Checkpoint
-from dl4ia.training.losses import Loss, make_loss
+from dl4ia.training.losses import make_loss
 from dl4ia.training.optimization import make_optimizer, schedule_factor
+from dl4ia.training.steps import LARGEST_PART, Steps, computing_in
 
-# Pixels that pass through the network at once on a CPU: 16 gland images, or 334 digits. A larger
-# batch is passed in parts whose gradients add up to the same step; only batch normalisation
-# notices, whose statistics are then those of a part. It bounds the memory of the report's full
-# batches, and is faster in the caches.
-LARGEST_PART = 16 * 128 * 128
 SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
 
 Result = dict[str, float]
@@ -84,6 +80,7 @@ def fit(
     with _failures_of(1):
         model.to(device).to(memory_format=torch.channels_last)
         images, labels = train.images.to(device), train.labels.to(device)
+        validation = None if validation is None else validation.to(device)
     if augmentation.report_rotations:
         images, labels = extend_with_report_rotations(images, labels)
     count = len(images)
@@ -92,13 +89,22 @@ def fit(
     optimizer = make_optimizer(
         settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
     )
-    loss = make_loss(settings.loss, settings.label_smoothing)
-    largest_part = largest_part or LARGEST_PART
     augmenter = Augmenter(augmentation, images, seed)
     average = None
     if settings.averaging > 0:
         average = WeightAverage(model, max(1, round(settings.averaging * epochs * steps)))
     scored = model if average is None else average.model
+    training = Steps(
+        model,
+        optimizer,
+        make_loss(settings.loss, settings.label_smoothing),
+        images,
+        labels,
+        augmenter,
+        average,
+        precision,
+        largest_part or LARGEST_PART,
+    )
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     history: list[Result] = []
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
@@ -117,22 +123,17 @@ def fit(
             model.train()
             augmenter.draw()
             order = torch.randperm(count, generator=shuffler).to(device)
-            totals = torch.zeros(2, device=device)
-            for number, rows in enumerate(order.tensor_split(steps)):
-                factor = schedule_factor(
-                    settings.schedule, (epoch - 1) * steps + number, epochs * steps
-                )
-                optimizer.param_groups[0]["lr"] = settings.learning_rate * factor
-                batch = augmenter(images[rows], labels[rows], rows)
-                totals += _step(model, optimizer, loss, *batch, precision, largest_part)
-                if average is not None:
-                    average.update(model)
+            rates = [
+                settings.learning_rate * schedule_factor(settings.schedule, step, epochs * steps)
+                for step in range((epoch - 1) * steps, epoch * steps)
+            ]
+            totals = training.take(order, rates)
             means = (totals / count).tolist()
             result = dict(zip(("train_loss", "train_accuracy"), means, strict=True))
-            result["learning_rate"] = optimizer.param_groups[0]["lr"]
+            result["learning_rate"] = rates[-1]
             if validation is not None:
                 # Nothing is decided by the last digits of an epoch that others follow.
-                with _computing_in(torch.float32 if epoch == epochs else precision, device):
+                with computing_in(torch.float32 if epoch == epochs else precision, device):
                     scores = evaluate(scored, validation, device)
                 result |= {f"val_{name}": value for name, value in scores.items()}
             elif epoch == epochs:  # nothing else would tell that the last step diverged
@@ -157,11 +158,6 @@ def fit(
         yield result
 
 
-def _computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
-    """What convolutions and matrix products compute in."""
-    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
-
-
 def _random_state(device: torch.device) -> list[Tensor]:
     """Of the global streams, which dropout draws from."""
     states = [torch.get_rng_state()]
@@ -172,35 +168,6 @@ def _set_random_state(states: list[Tensor], device: torch.device) -> None:
     torch.set_rng_state(states[0])
     if device.type == "cuda":
         torch.cuda.set_rng_state(states[1], device)
-
-
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Loss,
-    images: Tensor,
-    labels: Tensor,
-    precision: torch.dtype,
-    largest_part: int,
-) -> Tensor:
-    """One step of the optimizer; (2,) on the device: summed losses and right shares of images."""
-    count = len(images)
-    # At least two images a part: of one, batch normalisation may learn nothing.
-    most = max(1, count // 2)
-    parts = 1 if images.is_cuda else min(most, math.ceil(images[:, 0].numel() / largest_part))
-    totals = torch.zeros(2, device=images.device)
-    optimizer.zero_grad()
-    for some_images, some_labels in zip(
-        images.tensor_split(parts), labels.tensor_split(parts), strict=True
-    ):
-        with _computing_in(precision, images.device):
-            logits = model(some_images.contiguous(memory_format=torch.channels_last))
-        share = loss(logits.float(), some_labels) * len(some_images)
-        (share / count).backward()
-        right = (logits.detach().argmax(1) == some_labels).float().mean() * len(some_images)
-        totals += torch.stack([share.detach(), right])
-    optimizer.step()
-    return totals
 
 
 def _check_finite(result: Result) -> None:
