@@ -10,7 +10,8 @@ examples have them (peers.py); it is run with the DataLoader in its process and 
 dl4ia with one worker (on two cores its default for glands) and with two (its default for digits).
 Ray Tune runs the plain script's training, two trials at once; it keeps no study. Each is a command
 of its own, from its first import to the last record; they take turns. Takes up to 25 minutes a
-round on two cores.
+round on two cores. On a GPU dl4ia trains by 4 and by 12 workers too, and the plain script loads
+with 8: `--trials 24 --epochs 20`, or as many as the time allows.
 """
 
 import argparse
@@ -39,11 +40,16 @@ WAYS = {  # label -> whose way, and how many workers train, or load
     "plain script, 2 loading": (PLAIN, 2),
     "Ray Tune, 2 at once": (RAY, 2),
 }
+GPU_WAYS = WAYS | {
+    "dl4ia, 4 workers": (OURS, 4),
+    "dl4ia, 12 workers": (OURS, 12),
+    "plain script, 8 loading": (PLAIN, 8),
+}
 EPOCHS = {"digits": 3, "glands": 10}
 TRIALS = 6
 
 
-def points(task: str) -> dict[str, dict[str, Any]]:
+def points(task: str, trials: int) -> dict[str, dict[str, Any]]:
     """Points that differ as a sampler's would."""
     from search_spaces.classification import REPORT_MODELS
     from search_spaces.segmentation import REFERENCE_MODELS as GLANDS
@@ -55,18 +61,18 @@ def points(task: str) -> dict[str, dict[str, Any]]:
     else:
         start, strengths = GLANDS["modern_unet"], "elastic"
     found = {}
-    for number in range(TRIALS):
+    for number in range(trials):
         found[f"point_{number}"] = start | {
             "learning_rate": 0.001 * (1 + number % 3),
             "dropout": 0.1 * (number % 2),
             "weight_decay": 10.0 ** -(2 + number % 3),
             "schedule": ("constant", "cosine", "one_cycle")[number % 3],
-            strengths: (0.0, 0.3)[number // 3],
+            strengths: (0.0, 0.3)[number // 3 % 2],
         }
     return found
 
 
-def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
+def dl4ia_way(run: argparse.Namespace, out: Path, workers: int) -> None:
     """The search of a study whose named points are those."""
     from types import SimpleNamespace
     from typing import cast
@@ -84,13 +90,14 @@ def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
     from dl4ia.session import Length, open_session
     from dl4ia.workflow import run_search, run_study
 
-    material = open_material(task, data)
-    named = dict(vars(material.searched)) | {"REPORT_MODELS": {}, "REFERENCE_MODELS": points(task)}
+    material = open_material(run.task, run.data)
+    named = dict(vars(material.searched))
+    named |= {"REPORT_MODELS": {}, "REFERENCE_MODELS": points(run.task, run.trials)}
     searched = cast(SpaceModule, SimpleNamespace(**named))
-    flags = ["--out", str(out), "--trials", str(TRIALS), "--workers", str(workers)]
+    flags = ["--out", str(out), "--trials", str(run.trials), "--workers", str(workers)]
     flags += ["--worker"] if "--worker" in sys.argv else []
     arguments, _ = parse(study_parser("", "", "", ""), flags)
-    length = Length(EPOCHS[task], EPOCHS[task])
+    length = Length(run.epochs, run.epochs)
     if arguments.worker:
         end_with_parent()
         run_study(material.task, material.source, searched, length, arguments)
@@ -103,7 +110,7 @@ def dl4ia_way(task: str, data: Path | None, out: Path, workers: int) -> None:
 
 
 def train_tracked(
-    task: str, material: "Material", point: Mapping[str, Any], seed: int, loading: int
+    material: "Material", point: Mapping[str, Any], epochs: int, seed: int, loading: int
 ) -> Iterator[float]:
     """The usual training of a point, each epoch logged to MLflow; its scores."""
     import mlflow
@@ -115,20 +122,20 @@ def train_tracked(
     loaders = material.loaders(point, loading)
     with mlflow.start_run():
         mlflow.log_params(dict(point))
-        epochs = train_plainly(model, loaders, point, EPOCHS[task])
-        for number, (seconds, score) in enumerate(epochs, start=1):
+        results = train_plainly(model, loaders, point, epochs)
+        for number, (seconds, score) in enumerate(results, start=1):
             mlflow.log_metrics({"score": score, "seconds": seconds}, step=number)
             yield score
 
 
-def plain_way(task: str, data: Path | None, out: Path, loading: int) -> None:
+def plain_way(run: argparse.Namespace, out: Path, loading: int) -> None:
     """As in the examples of Optuna, PyTorch and MLflow."""
     import mlflow
     import optuna
     from peers import open_material
 
-    material = open_material(task, data)
-    known = points(task)
+    material = open_material(run.task, run.data)
+    known = points(run.task, run.trials)
     out.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
     mlflow.set_experiment("plain")
@@ -143,16 +150,16 @@ def plain_way(task: str, data: Path | None, out: Path, loading: int) -> None:
 
         point = sample(material.searched.SPACE, trial)
         score = 0.0
-        scores = train_tracked(task, material, point, trial.number, loading)
+        scores = train_tracked(material, point, run.epochs, trial.number, loading)
         for number, score in enumerate(scores, start=1):
             trial.report(score, number)
         return score
 
-    study.optimize(objective, n_trials=TRIALS)
+    study.optimize(objective, n_trials=run.trials)
     print([trial.values[0] for trial in study.trials])
 
 
-def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
+def ray_way(run: argparse.Namespace, out: Path, at_once: int) -> None:
     """As in Ray Tune's examples: a function that loads its data, trains and reports."""
     import mlflow
     import ray
@@ -163,8 +170,8 @@ def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
     mlflow.set_experiment("plain")  # its tables are made before two processes ask for them
     here = str(Path(__file__).parent)
-    data = data.resolve() if data else None
-    known = list(points(task).values())
+    task, epochs, data = run.task, run.epochs, run.data and run.data.resolve()
+    known = list(points(task, run.trials).values())
 
     def train(config: dict[str, Any]) -> None:
         import mlflow
@@ -173,7 +180,7 @@ def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
         mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
         mlflow.set_experiment("plain")
         number = config["number"]
-        for score in train_tracked(task, open_material(task, data), known[number], number, 0):
+        for score in train_tracked(open_material(task, data), known[number], epochs, number, 0):
             tune.report({"score": score})
 
     ray.init(
@@ -184,7 +191,7 @@ def ray_way(task: str, data: Path | None, out: Path, at_once: int) -> None:
     )
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1, "gpu": 1 / at_once if DEVICE.type == "cuda" else 0}),
-        param_space={"number": tune.grid_search(list(range(TRIALS)))},
+        param_space={"number": tune.grid_search(list(range(len(known))))},
         run_config=tune.RunConfig(storage_path=str(out.resolve()), verbose=0),
     )
     results = tuner.fit()
@@ -197,21 +204,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=tuple(EPOCHS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="of each (default: 6)")
+    parser.add_argument("--epochs", type=int, help="of each trial (default: 3 of digits, 10)")
     parser.add_argument("--rounds", type=int, default=2, help="studies of each (default: 2)")
     add_record(parser)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # a way, and where it writes
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.epochs = arguments.epochs or EPOCHS[arguments.task]
     if arguments.one:
         label, out = arguments.one
-        whose, workers = WAYS[label]
+        whose, workers = GPU_WAYS[label]
         run = {OURS: dl4ia_way, PLAIN: plain_way, RAY: ray_way}[whose]
-        run(arguments.task, arguments.data, Path(out), workers)
+        run(arguments, Path(out), workers)
         return
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
-    scores: dict[str, list[str]] = {way: [] for way in WAYS}
+    ways = GPU_WAYS if gpu() else WAYS
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    scores: dict[str, list[str]] = {way: [] for way in ways}
     for _ in range(arguments.rounds):
-        for way in WAYS:
+        for way in ways:
             with tempfile.TemporaryDirectory() as temporary:
                 command = [sys.executable, *sys.argv, "--one", way, temporary + "/out"]
                 start = time.perf_counter()
@@ -222,21 +233,21 @@ def main() -> None:
             values = json.loads(ended.stdout.splitlines()[-1])
             scores[way].append(f"{statistics.mean(values):.4f} (best {max(values):.4f})")
     best = {
-        whose: min(statistics.mean(seconds[way]) for way in WAYS if WAYS[way][0] == whose)
+        whose: min(statistics.mean(seconds[way]) for way in ways if ways[way][0] == whose)
         for whose in (OURS, PLAIN, RAY)
     }
-    for way in WAYS:
+    for way in ways:
         mean = statistics.mean(seconds[way])
         print(
-            f"{way:<24} {3600 * TRIALS / mean:6.0f} trials an hour  mean score "
+            f"{way:<24} {3600 * arguments.trials / mean:6.0f} trials an hour  mean score "
             f"{', '.join(scores[way])}  {best[PLAIN] / mean:.2f} times the better plain script's"
         )
     if arguments.record:
         for peer in (PLAIN, RAY):
             record(
                 of_device(f"{arguments.task}: trials an hour, against {peer}"),
-                f"{3600 * TRIALS / best[OURS]:.0f}",
-                f"{3600 * TRIALS / best[peer]:.0f}",
+                f"{3600 * arguments.trials / best[OURS]:.0f}",
+                f"{3600 * arguments.trials / best[peer]:.0f}",
                 f"{best[peer] / best[OURS]:.1f}",
                 "10 times" if gpu() else "3 times",
                 gpu(),
