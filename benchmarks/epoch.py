@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from table import add_record, gpu, of_device, record
+from table import add_record, record
 
 EPOCHS = {"digits": 4, "glands": 30}
 GOALS = {"digits": 2, "glands": 2.5}
@@ -93,12 +93,12 @@ def main() -> None:
         if arguments.record:
             usual = min(statistics.median(seconds[way]) for way in WAYS if way != "dl4ia")
             record(
-                of_device(f"{arguments.task}: an epoch of {name}, against the better usual way"),
+                f"{arguments.task}: an epoch of {name}, against the better usual way",
                 f"{ours:.2f} s",
                 f"{usual:.2f} s",
                 f"{usual / ours:.1f}",
                 f"{GOALS[arguments.task]} times",
-                gpu(),
+                of_training=True,
             )
 
 

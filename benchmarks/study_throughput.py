@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from table import add_record, gpu, of_device, record
+from table import add_record, gpu, record
 
 if TYPE_CHECKING:
     from peers import Material
@@ -245,12 +245,12 @@ def main() -> None:
     if arguments.record:
         for peer in (PLAIN, RAY):
             record(
-                of_device(f"{arguments.task}: trials an hour, against {peer}"),
+                f"{arguments.task}: trials an hour, against {peer}",
                 f"{3600 * arguments.trials / best[OURS]:.0f}",
                 f"{3600 * arguments.trials / best[peer]:.0f}",
                 f"{best[peer] / best[OURS]:.1f}",
                 "10 times" if gpu() else "3 times",
-                gpu(),
+                of_training=True,
             )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 FILE = Path(__file__).with_name("results.json")
 README = Path(__file__).with_name("README.md")
 COLUMNS = ("claim", "ours", "peer", "ratio", "goal", "command", "machine", "commit", "date")
+ON_GPU = "GPU: "  # begins the claims about one
 # Whose values are of this machine.
 HIDDEN = ("--data", "--digits", "--glands", "--storage", "--out")
 NO_GPU = {  # claim -> goal
@@ -41,15 +42,18 @@ def record(
     peer: str = "–",
     ratio: str = "–",
     goal: str = "–",
-    machine: str | None = None,
+    of_training: bool = False,
 ) -> None:
     """Keep one figure of the benchmark that runs, and write the table.
 
-    machine: what the figure is of (default: the processor).
+    of_training: it is of the device that trains. A GPU's is another claim than a processor's.
     """
     from dl4ia.environment import describe_environment
 
     environment = describe_environment()
+    machine = gpu() if of_training else None
+    if machine and not claim.startswith(ON_GPU):
+        claim = ON_GPU + claim
     changes = " with changes" if _has_changes() else ""
     row = {
         "claim": claim,
@@ -77,11 +81,6 @@ def gpu() -> str | None:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def of_device(claim: str) -> str:
-    """What of a GPU is another claim than of a processor."""
-    return f"GPU: {claim}" if gpu() else claim
 
 
 def write() -> None:

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia import findings
 from dl4ia.attributes import hidden, history_of
+from dl4ia.environment import describe_code
 from dl4ia.markdown import code, plain, table
 from dl4ia.pareto import pareto_front
 from dl4ia.search_space import space_table
@@ -47,8 +48,7 @@ def trial_note(trial: FrozenTrial, metric: str, tracking_uri: str, run: str) -> 
         rows.append(["interrupted before as", f"trial {known['retry_of']}"])
     environment = hidden(trial, "environment")
     if "commit" in environment:
-        changes = " with uncommitted changes" if environment["dirty"] == "True" else ""
-        rows.append(["commit", environment["commit"][:10] + changes])
+        rows.append(["commit", describe_code(environment, 10)])
     parts = [f"{name}. {ending(trial, metric)}"]
     if "no_pictures" in known:
         parts.append(f"Its pictures could not be written: {plain(known['no_pictures'])}")

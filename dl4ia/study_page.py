@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia import figures, findings, html
 from dl4ia.ablation import effects_of
 from dl4ia.attributes import hidden, history_of
+from dl4ia.environment import describe_code
 from dl4ia.pareto import pareto_front
 from dl4ia.repeats import repeat_environments
 from dl4ia.search_space import SpaceModule
@@ -315,12 +316,11 @@ def _provenance(study: optuna.Study, winner: dict[str, Any] | None, commands: st
             ["test images' fingerprint", winner["test_fingerprint"]],
         ]
     for number, opening in enumerate(study.user_attrs.get("test_openings", ()), start=1):
-        changes = ", uncommitted changes" if opening["dirty"] == "True" else ""
         rows.append(
             [
                 f"test set opened, {number}",
                 f"{opening['when']} for trial {opening['trial']}, {opening['seeds']} seeds, "
-                f"{opening['epochs']} epochs, commit {opening['commit'][:10]}{changes}",
+                f"{opening['epochs']} epochs, commit {describe_code(opening, 10)}",
             ]
         )
     return [

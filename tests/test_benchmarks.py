@@ -57,6 +57,16 @@ def test_what_a_gpu_has_not_measured_is_said(table: Any, tmp_path: Path) -> None
     assert shown.count("not measured") == len(table.NO_GPU) - 1
 
 
+def test_a_gpus_figure_stands_beside_the_processors(table: Any, tmp_path: Path) -> None:
+    for gpu in (None, "a GPU"):
+        table.record.__globals__["gpu"] = lambda found=gpu: found
+        table.record("an epoch", "1 s", of_training=True)
+    table.record("a start", "2 s")
+    rows = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert [row["claim"] for row in rows] == ["an epoch", "GPU: an epoch", "a start"]
+    assert [row["machine"] == "a GPU" for row in rows] == [False, True, False]
+
+
 def test_the_readme_has_the_figures_that_are_kept(table: Any, tmp_path: Path) -> None:
     """And so nobody has typed one."""
     kept = BENCHMARKS / "results.json"

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial
 
 from dl4ia import findings
 from dl4ia.ablation import effects_of
+from dl4ia.environment import describe_code
 from dl4ia.errors import InputError, first_line
 from dl4ia.markdown import plain, table
 from dl4ia.selection import Selection
@@ -117,8 +118,7 @@ def results_page(
 
 def _opened(record: Mapping[str, Any]) -> str:
     openings = [
-        f"{each['when']} for trial {each['trial']} at commit {each['commit'][:10]}"
-        + (" with uncommitted changes" if each["dirty"] == "True" else "")
+        f"{each['when']} for trial {each['trial']} at commit {describe_code(each, 10)}"
         for each in record["test_openings"]
     ]
     if not openings:
