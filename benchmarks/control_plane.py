@@ -160,15 +160,15 @@ def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
     from dl4ia.command_line import parse, study_parser
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.keeper import Keeper
-    from dl4ia.objective import REDUCTION, Objective, rung
+    from dl4ia.objective import Objective, rung
     from dl4ia.recording import open_parent
     from dl4ia.search import search
     from dl4ia.segmentation import SegmentationTask
     from dl4ia.session import Length, open_session
-    from dl4ia.study import finished_trials
+    from dl4ia.study import Halving, finished_trials
     from search_spaces import segmentation
 
-    class Asked(optuna.pruners.SuccessiveHalvingPruner):
+    class Asked(Halving):
         """Decides, and lets every trial go on, so that both ways report as many epochs."""
 
         def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
@@ -190,7 +190,7 @@ def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
     session = open_session(
         SegmentationTask(), EmbeddedGlands(), segmentation, Length(EPOCHS, EPOCHS), arguments
     )
-    session.study.pruner = Asked(min_resource=rung(EPOCHS), reduction_factor=REDUCTION)
+    session.study.pruner = Asked(rung(EPOCHS))
     fill(session.study, list(finished(segmentation.SPACE, count)))
     idle = Idle(**{field.name: getattr(session.objective, field.name) for field in fields(Idle)})
     parent = open_parent(session)

@@ -91,14 +91,22 @@ def _processor() -> str:
 
 
 def this_process() -> dict[str, str | float]:
-    """Who runs a trial: host, process number and when that process began."""
+    """Who runs a trial: where, process number and when that process began."""
     return dict(_identity(os.getpid()))
 
 
 @cache  # so that it never differs by a second
 def _identity(pid: int) -> dict[str, str | float]:
-    began = _began(psutil.Process(pid))
-    return {"host": platform.node(), "pid": pid, "boot": _boot(), "began": began}
+    return {**_here(), "pid": pid, "began": _began(psutil.Process(pid))}
+
+
+def _here() -> dict[str, str]:
+    """Where process numbers mean what they mean here.
+
+    Machines may have the same name, as clones and containers do: Linux tells their present runs
+    apart, and containers number their own processes.
+    """
+    return {"host": platform.node(), "boot": _boot(), "namespace": _namespace()}
 
 
 def _began(process: psutil.Process) -> float:
@@ -114,19 +122,34 @@ def _boot() -> str:
         return ""
 
 
+def _namespace() -> str:
+    """Which processes are numbered together, where that has a name, as Linux gives it one."""
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
 def describe_process(process: dict[str, str | float]) -> str:
     """In words."""
     return f"process {process['pid']} on {process['host']}"
 
 
 def is_dead(process: dict[str, str | float]) -> bool:
-    """Whether a process of this host, as `this_process` told, has ended; False of other hosts."""
-    return process["host"] == platform.node() and not _exists(process)
+    """Whether a process, as `this_process` told, has ended; False where that is not known here.
+
+    It is not of other machines, other containers, and what this machine ran before it was started.
+    """
+    return _is_here(process) and not _exists(process)
 
 
 def is_alive(process: dict[str, str | float]) -> bool:
-    """Whether a process of this host still runs, or is stopped; False of other hosts."""
-    return process["host"] == platform.node() and _exists(process)
+    """Whether a process still runs, or is stopped; False where that is not known here."""
+    return _is_here(process) and _exists(process)
+
+
+def _is_here(process: dict[str, str | float]) -> bool:
+    return all(process.get(name, here) == here for name, here in _here().items())
 
 
 def _exists(process: dict[str, str | float]) -> bool:
@@ -134,7 +157,7 @@ def _exists(process: dict[str, str | float]) -> bool:
         found = psutil.Process(int(process["pid"]))
         # A number is given out again: only the same start is the same process. The machine's own
         # start is told to the second, now one and now the other.
-        if process.get("boot") != _boot() or abs(_began(found) - float(process["began"])) > 2:
+        if abs(_began(found) - float(process["began"])) > 2:
             return False
         return bool(found.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -76,6 +76,8 @@ def _claim(study: optuna.Study, trials: int) -> optuna.Trial | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `_alive` sends them
         trial = study.ask()
+    # Before it is anybody's: of a trial that was never heard of nobody would know the silence.
+    _backend(study).record_heartbeat(trial._trial_id)
     trial.set_user_attr("process", this_process())
     return trial
 
@@ -164,19 +166,15 @@ def _tell(
 
 @contextmanager
 def _alive(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
-    """Meanwhile tell the storage again and again that the trial is being trained, if it listens."""
+    """Meanwhile tell the storage again and again that the trial is being trained."""
     storage = _backend(study)
     interval = storage.get_heartbeat_interval()
-    if interval is None:
-        yield
-        return
     done = threading.Event()
 
     def tell() -> None:
-        while not done.is_set():
+        while not done.wait(interval):
             with suppress(Exception):  # the server may be away for a while
                 storage.record_heartbeat(trial._trial_id)
-            done.wait(interval)
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()
@@ -190,11 +188,9 @@ def _alive(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
 def _silent(study: optuna.Study) -> set[int]:
     """The running trials of which nothing was heard for the storage's grace period."""
     storage = _backend(study)
-    if storage.get_heartbeat_interval() is None:
-        return set()
     return set(storage._get_stale_trial_ids(study._study_id))
 
 
 def _backend(study: optuna.Study) -> Any:
-    """The storage behind Optuna's cache: of a database, the one that has heartbeats."""
+    """The storage behind Optuna's cache, which has the heartbeats."""
     return getattr(study._storage, "_backend", study._storage)

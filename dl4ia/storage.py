@@ -17,7 +17,9 @@ from dl4ia.errors import InputError, first_line
 
 Returned = TypeVar("Returned")
 
-HEARTBEAT, GRACE = 30, 300  # seconds; a process on another machine that was silent so long is dead
+# Seconds; a process on another machine, or in another container, that was silent so long is dead.
+HEARTBEAT, GRACE = 30, 300
+LOCAL_HEARTBEAT, LOCAL_GRACE = 15, 120  # with SQLite, which is never away
 PATIENCE = 600.0  # seconds that a server may be away
 PAUSE, LONGEST_PAUSE = 0.5, 10.0  # seconds between two attempts
 SQLITE_WAIT = 60  # seconds for the processes that write before
@@ -116,9 +118,8 @@ def open_storage(url: str) -> RDBStorage:
             return PatientStorage(
                 url,
                 engine_kwargs=_engine_arguments(url),
-                # On one machine processes are known to be dead or alive.
-                heartbeat_interval=None if local else HEARTBEAT,
-                grace_period=None if local else GRACE,
+                heartbeat_interval=LOCAL_HEARTBEAT if local else HEARTBEAT,
+                grace_period=LOCAL_GRACE if local else GRACE,
             )
     except (
         sqlalchemy.exc.SQLAlchemyError,

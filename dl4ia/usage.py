@@ -41,7 +41,8 @@ class Usage:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             found["gpu_0_memory_usage_megabytes"] = (total - free) / MEGABYTE
-            # Without the package, or from some drivers, it is not to be had.
-            with suppress(ModuleNotFoundError, RuntimeError):
+            # Without the package, from some drivers, or of a part of a GPU it is not to be had: NVML
+            # has errors of its own for each.
+            with suppress(Exception):
                 found["gpu_0_utilization_percentage"] = torch.cuda.utilization(self._device)
         return {name: round(value, 1) for name, value in found.items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dl4ia.environment import describe_environment, git_state, is_dead, this_process
+from dl4ia.environment import describe_environment, git_state, is_alive, is_dead, this_process
 
 
 def test_the_commit_is_that_of_the_checkout() -> None:
@@ -48,8 +48,11 @@ def test_who_is_dead() -> None:
     mine = this_process()
     assert mine["pid"] == os.getpid() and not is_dead(mine)
     assert is_dead(mine | {"began": float(mine["began"]) - 100})  # the number was given again
-    assert is_dead(mine | {"boot": "another"})
-    assert not is_dead(mine | {"host": "elsewhere", "pid": 1, "began": 0.0})
+    # Of a machine, or a container, that may have this one's name nothing is known here.
+    for name in ("host", "boot", "namespace"):
+        other = mine | {name: "another", "pid": 1, "began": 0.0}
+        assert not is_dead(other) and not is_alive(other)
+    assert is_alive(mine)
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
     assert is_dead(mine | {"pid": process.pid})

@@ -16,6 +16,7 @@ from small_search import REFERENCE, REPORT, begin, objective, run, storage
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.search import MOST_ATTEMPTS, MOST_SKIPPED
+from dl4ia.storage import open_storage
 from dl4ia.study import ended_trials, finished_trials, is_interrupted, is_skipped
 
 __all__ = ["storage"]  # a fixture
@@ -129,6 +130,28 @@ def test_a_trial_that_another_process_runs_is_left_to_it_and_counts(
 
     assert run(begin(storage), 3, finish_the_other) == seen == [1, 2]
     assert [each.state for each in study.trials] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize("place", ["host", "boot", "namespace"])
+def test_what_another_container_has_begun_is_run_again_once_it_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As after `docker rm -f` and `docker run`, or on a machine that was started again."""
+    monkeypatch.setattr("dl4ia.storage.LOCAL_HEARTBEAT", 1)
+    monkeypatch.setattr("dl4ia.storage.LOCAL_GRACE", 3)
+    url = f"sqlite:///{tmp_path / 'optuna.db'}"
+
+    def stop(trial: optuna.Trial) -> float:
+        trial.set_user_attr("process", this_process() | {place: "another"})
+        raise SystemExit  # as a process that is killed: nothing is told
+
+    with pytest.raises(SystemExit):
+        run(begin(open_storage(url)), 1, stop)
+    study = begin(open_storage(url))
+    assert run(study, 2) == [1, 2]
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs["interrupted"].endswith("was silent for 3 s")
+    assert study.trials[2].user_attrs["retry_of"] == 0
 
 
 def test_a_point_that_kills_its_process_is_given_up(storage: optuna.storages.RDBStorage) -> None:

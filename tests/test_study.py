@@ -5,10 +5,14 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
 from small_search import IDENTITY, REFERENCE, REPORT, SEARCHED, begin, run, storage
 
 from dl4ia.errors import InputError
-from dl4ia.study import open_study
+from dl4ia.objective import REDUCTION
+from dl4ia.study import Halving, open_study
 
 __all__ = ["storage"]  # a fixture
 
@@ -55,6 +59,53 @@ def test_another_study_of_that_name_is_refused(
         begin(storage, replace(IDENTITY, **changed))  # type: ignore[arg-type]
     assert named in str(refused.value)
     assert len(begin(storage).trials) == 2
+
+
+RUNG = 3
+
+
+def reach_rung(study: optuna.Study, values: list[float], **attributes: str) -> list[bool]:
+    """Trials that come to the rung one after the other; which of them are to end there."""
+    pruned = []
+    for value in values:
+        study.enqueue_trial({}, user_attrs=attributes)
+        trial = study.ask()
+        for epoch in range(1, RUNG + 1):
+            trial.report(value if epoch == RUNG else 0.0, epoch)
+        pruned.append(trial.should_prune())
+        study.tell(trial, value)
+    return pruned
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_successive_halving_decides_as_optunas_does(values: list[int]) -> None:
+    decided = []
+    for pruner in (
+        Halving(RUNG),
+        optuna.pruners.SuccessiveHalvingPruner(min_resource=RUNG, reduction_factor=REDUCTION),
+    ):
+        study = optuna.create_study(direction="maximize", pruner=pruner)
+        decided.append(reach_rung(study, [value / 10 for value in values]))
+    assert decided[0] == decided[1]
+
+
+def test_a_trial_does_not_compete_with_the_one_that_it_replaces(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    study = optuna.create_study(storage=storage, direction="maximize", pruner=Halving(RUNG))
+    cut_off = study.ask()
+    for epoch in range(1, RUNG + 3):
+        cut_off.report(0.8, epoch)
+    study.tell(cut_off, state=TrialState.FAIL)
+    again = 0.8 - 1e-7  # as a GPU repeats it
+    assert reach_rung(study, [again, 0.7, again - 1e-7]) == [False, True, True]
+
+
+def test_named_points_do_not_set_the_pace() -> None:
+    study = optuna.create_study(direction="maximize", pruner=Halving(RUNG))
+    reach_rung(study, [0.9], point="modern_unet")
+    assert reach_rung(study, [0.5, 0.6, 0.5]) == [False, False, True]
 
 
 def test_a_study_from_before_there_was_split_by_goes_on(
