@@ -17,3 +17,7 @@ def first_line(error: BaseException) -> str:
 
 class TrialFailure(Exception):
     """A trial that cannot be scored (non-finite loss, out of memory): recorded as its reason."""
+
+
+class OutOfMemory(TrialFailure):
+    """One that the machine is to blame for: at another moment, or elsewhere, it may not fail."""

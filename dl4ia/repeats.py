@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 
 from dl4ia.data.splits import DEFAULT_PARTS, Split, make_splits
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.jobs import Job
 from dl4ia.objective import Objective, derive_seed
 
@@ -59,7 +59,7 @@ class Repeats:
         """The validation metric of `point` at the end of training on repeat `number`.
 
         label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
-        as well.
+        as well; that the memory ran out is not kept.
         """
         kept = kept_repeats(self.study).get(_key(point, number))
         if kept is None:
@@ -102,6 +102,8 @@ class Repeats:
                 for name, value in result.items():
                     history.setdefault(name, []).append(value)
                 after_epoch()
+        except OutOfMemory:  # to be tried again at another start
+            raise
         except TrialFailure as failure:
             kept["failure"] = str(failure)
         return kept | {"history": history, "end": datetime.now().isoformat()}

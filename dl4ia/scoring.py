@@ -13,6 +13,7 @@ from torch import nn
 from dl4ia.data.dataset import Dataset
 from dl4ia.statistics import Scores, bootstrap, percentiles, share_positive
 from dl4ia.task import Task
+from dl4ia.training.precision import exactly
 
 BOOTSTRAP_SEED = 0
 LOWER_IS_BETTER = ("hausdorff_95", "object_hausdorff")
@@ -38,10 +39,11 @@ def score(task: Task, models: Sequence[nn.Module], test: Dataset, device: torch.
     by_seed, whole = [], []
     mean, mean_of_views = None, None
     for model in models:
-        probabilities = task.probabilities(model, test, device)
+        with exactly():
+            probabilities = task.probabilities(model, test, device)
+            views = task.averaged_probabilities(model, test, device)
         by_seed.append(task.image_scores(probabilities, test))
         whole.append(task.whole_scores(probabilities, test))
-        views = task.averaged_probabilities(model, test, device)
         mean = probabilities if mean is None else mean + probabilities
         if views is not None:
             mean_of_views = views if mean_of_views is None else mean_of_views + views

@@ -25,7 +25,7 @@ from dl4ia.storage import open_storage
 from dl4ia.study import Identity, check_identity, enqueue_points, open_study, study_id
 from dl4ia.task import Task
 from dl4ia.tracking.runs import DatasetRecord
-from dl4ia.training.precision import training_precision
+from dl4ia.training.precision import describe_precision, training_precision
 from dl4ia.turns import Turns
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def open_session(
     """
     device, environment = open_device(arguments.device)
     precision = training_precision(device, task.trains_in_low_precision)
-    environment["precision"] = str(precision).removeprefix("torch.")
+    environment["precision"] = describe_precision(precision, device)
     name = arguments.study_name or f"{task.name}-{source.name}"
     storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
     tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"

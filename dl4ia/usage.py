@@ -41,8 +41,8 @@ class Usage:
         if self._device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._device)
             found["gpu_0_memory_usage_megabytes"] = (total - free) / MEGABYTE
-            # Without the package, from some drivers, or of a part of a GPU it is not to be had: NVML
-            # has errors of its own for each.
+            # Without the package, from some drivers, or of a part of a GPU it is not to be had, and
+            # each of these has an error of its own.
             with suppress(Exception):
                 found["gpu_0_utilization_percentage"] = torch.cuda.utilization(self._device)
         return {name: round(value, 1) for name, value in found.items()}

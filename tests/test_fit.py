@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.segmentation import SegmentationTask
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
-from dl4ia.training.precision import training_precision
+from dl4ia.training.precision import describe_precision, training_precision
 
 CPU = torch.device("cpu")
 MODEL = ModelSettings("fcn", 8, 2, "none", 0.0, "he")
@@ -191,6 +191,64 @@ def test_a_broken_image_is_a_failure() -> None:
     images[5, 0, 3, 3] = math.nan
     with pytest.raises(TrialFailure, match="^epoch 1: train_loss is nan$"):
         train(make_model(), train=Dataset(images, TRAIN.labels, TRAIN.names))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to"),
+        RuntimeError("CUDA error: out of memory"),  # where another process has it
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+    ],
+    ids=lambda error: str(error)[:20],
+)
+def test_a_lack_of_memory_is_a_failure_of_its_own(error: BaseException) -> None:
+    def evaluate(*_: object) -> Result:
+        raise error
+
+    with pytest.raises(OutOfMemory, match="^epoch 1: out of memory$"):
+        train(make_model(), evaluate=evaluate)
+
+
+def test_a_lack_of_memory_is_one_before_the_first_epoch_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_room(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    for name in ("Augmenter", "WeightAverage", "extend_with_report_rotations"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dl4ia.training.fit.{name}", no_room)
+            with pytest.raises(OutOfMemory, match="^epoch 1: out of memory$"):
+                train(
+                    make_model(),
+                    settings=replace(TRAINING, averaging=0.1),
+                    augmentation=AugmentationSettings(report_rotations=True),
+                )
+
+
+def test_what_counts_is_computed_exactly() -> None:
+    """In the last epoch a GPU's convolutions are not in TF32."""
+    allowed: list[bool] = []
+
+    def evaluate(model: nn.Module, dataset: Dataset, device: torch.device) -> Result:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return SegmentationTask().evaluate(model, dataset, device)
+
+    before = torch.backends.cudnn.allow_tf32
+    train(make_model(), evaluate=evaluate)
+    assert allowed == [before, before, False] and torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_gpus_float32_is_named_for_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    for has, named in ((True, "float32 with TF32"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda has=has: has)
+        assert describe_precision(torch.float32, cuda) == named
+    assert describe_precision(torch.float32, CPU) == "float32"
+    assert describe_precision(torch.bfloat16, CPU) == "bfloat16"
 
 
 def test_other_errors_are_not_hidden() -> None:

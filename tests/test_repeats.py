@@ -6,7 +6,7 @@ import torch
 
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.splits import make_splits
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.objective import Objective
 from dl4ia.repeats import Repeats, kept_repeats, make_repeats
 from dl4ia.segmentation import SegmentationTask
@@ -79,6 +79,21 @@ def test_what_fails_ahead_beside_others_is_not_kept() -> None:
     repeats(study).train(BASELINE, 0, "trial 0")
     (kept,) = kept_repeats(study).values()
     assert repeats(study).value(BASELINE, 0, "", lambda: None) == kept["history"]["val_dice"][-1]
+
+
+def test_that_the_memory_ran_out_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been another process's."""
+    study = optuna.create_study()
+    with monkeypatch.context() as patch:
+
+        def evaluate(*_: object) -> dict[str, float]:
+            raise torch.OutOfMemoryError
+
+        patch.setattr(SegmentationTask, "evaluate", evaluate)
+        with pytest.raises(OutOfMemory):
+            repeats(study).value(BASELINE, 0, "trial 0", lambda: None)
+    assert not kept_repeats(study)
+    assert repeats(study).value(BASELINE, 0, "trial 0", lambda: None) > 0
 
 
 def test_what_is_kept_is_not_asked_for_ahead() -> None:

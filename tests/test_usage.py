@@ -4,6 +4,7 @@ import time
 from types import SimpleNamespace
 
 import psutil
+import pynvml
 import pytest
 import torch
 
@@ -37,6 +38,19 @@ def test_it_is_found_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     assert usage.read() == first
     monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
     assert usage.read()["system/system_memory_usage_megabytes"] == 5.0
+
+
+def test_a_driver_that_does_not_tell_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a part of a GPU, or without its library, NVML raises errors that are its own."""
+
+    def refuse(device: torch.device) -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1e9, 3e9))
+    monkeypatch.setattr(torch.cuda, "utilization", refuse)
+    found = Usage(torch.device("cuda")).read()
+    assert found["system/gpu_0_memory_usage_megabytes"] == 2000
+    assert "system/gpu_0_utilization_percentage" not in found
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -28,7 +28,7 @@ from dl4ia.models.numpy_network import NumpyNetwork
 from dl4ia.objective import derive_seed, train_point
 from dl4ia.task import Task
 from dl4ia.training.augmentation import extend_with_report_rotations
-from dl4ia.training.precision import training_precision
+from dl4ia.training.precision import describe_precision, exactly, training_precision
 
 Scored = Literal["test", "validation", "leaky_validation"]
 Tick = Callable[[], object]  # called after each epoch
@@ -160,7 +160,7 @@ class Bench:
         recipe = asdict(training) | {
             "seed": seed,
             "fingerprints": [train.fingerprint(), scored.fingerprint()],
-            "precision": str(precision).removeprefix("torch."),
+            "precision": describe_precision(precision, self.device),
         }
         found: dict[str, Any] = json.loads(json.dumps(recipe))
         return found
@@ -187,8 +187,9 @@ class Bench:
                 history.setdefault(name.replace("val_", "scored_", 1), []).append(value)
             after_epoch()
         seconds = sum(history.pop("seconds"))
-        predictions = self.task.predict(model, scored, self.device)
-        probabilities = self.task.probabilities(model, scored, self.device)
+        with exactly():
+            predictions = self.task.predict(model, scored, self.device)
+            probabilities = self.task.probabilities(model, scored, self.device)
         scores = self.task.image_scores(probabilities, scored)
         further = {name: each.mean() for name, each in scores.items()}
         return _Result(history, further, weight_count(model), seconds, predictions)

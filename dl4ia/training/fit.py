@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.training.augmentation import (
     AugmentationSettings,
     Augmenter,
@@ -20,9 +20,14 @@ from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.losses import make_loss
 from dl4ia.training.optimization import make_optimizer, schedule_factor
-from dl4ia.training.steps import LARGEST_PART, Steps, computing_in
+from dl4ia.training.precision import computing_in, exactly
+from dl4ia.training.steps import LARGEST_PART, Steps
 
 SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
+
+# What is said where no class of its own is raised: by the allocator of a CPU, and by CUDA and its
+# libraries where others have the GPU's memory.
+MEMORY_ERRORS = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 Result = dict[str, float]
 Evaluate = Callable[[nn.Module, Dataset, torch.device], Result]
@@ -61,9 +66,10 @@ def fit(
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
-    Convolutions and matrix products compute in `precision`, but for the last epoch's evaluation,
-    which like weights and losses is in float32 always: what is scored is what is exported. On a CPU
-    no more than `largest_part` pixels pass through the network at once (None: LARGEST_PART).
+    Convolutions and matrix products compute in `precision` (of float32 a GPU makes TF32), but for
+    the last epoch's evaluation, which like weights and losses is in float32 always: what is scored
+    is what is exported. On a CPU at most `largest_part` pixels pass through the network at once
+    (None: LARGEST_PART).
 
     train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
     accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
@@ -81,30 +87,32 @@ def fit(
         model.to(device).to(memory_format=torch.channels_last)
         images, labels = train.images.to(device), train.labels.to(device)
         validation = None if validation is None else validation.to(device)
-    if augmentation.report_rotations:
-        images, labels = extend_with_report_rotations(images, labels)
-    count = len(images)
-    batch_size = count if settings.batch_size == "full" else min(int(settings.batch_size), count)
-    steps = math.ceil(count / batch_size)
-    optimizer = make_optimizer(
-        settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
-    )
-    augmenter = Augmenter(augmentation, images, seed)
-    average = None
-    if settings.averaging > 0:
-        average = WeightAverage(model, max(1, round(settings.averaging * epochs * steps)))
-    scored = model if average is None else average.model
-    training = Steps(
-        model,
-        optimizer,
-        make_loss(settings.loss, settings.label_smoothing),
-        images,
-        labels,
-        augmenter,
-        average,
-        precision,
-        largest_part or LARGEST_PART,
-    )
+        if augmentation.report_rotations:
+            images, labels = extend_with_report_rotations(images, labels)
+        augmenter = Augmenter(augmentation, images, seed)
+        count = len(images)
+        batch_size = (
+            count if settings.batch_size == "full" else min(int(settings.batch_size), count)
+        )
+        steps = math.ceil(count / batch_size)
+        optimizer = make_optimizer(
+            settings.optimizer, model.parameters(), settings.learning_rate, settings.weight_decay
+        )
+        average = None
+        if settings.averaging > 0:
+            average = WeightAverage(model, max(1, round(settings.averaging * epochs * steps)))
+        scored = model if average is None else average.model
+        training = Steps(
+            model,
+            optimizer,
+            make_loss(settings.loss, settings.label_smoothing),
+            images,
+            labels,
+            augmenter,
+            average,
+            precision,
+            largest_part or LARGEST_PART,
+        )
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     history: list[Result] = []
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
@@ -133,7 +141,7 @@ def fit(
             result["learning_rate"] = rates[-1]
             if validation is not None:
                 # Nothing is decided by the last digits of an epoch that others follow.
-                with computing_in(torch.float32 if epoch == epochs else precision, device):
+                with exactly() if epoch == epochs else computing_in(precision, device):
                     scores = evaluate(scored, validation, device)
                 result |= {f"val_{name}": value for name, value in scores.items()}
             elif epoch == epochs:  # nothing else would tell that the last step diverged
@@ -184,8 +192,8 @@ def _failures_of(epoch: int) -> Iterator[None]:
     except TrialFailure as failure:
         raise TrialFailure(f"epoch {epoch}: {failure}") from None
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise TrialFailure(f"epoch {epoch}: out of memory") from error
-    except RuntimeError as error:  # the CPU allocator raises no class of its own
-        if "not enough memory" not in str(error) and "can't allocate memory" not in str(error):
+        raise OutOfMemory(f"epoch {epoch}: out of memory") from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in MEMORY_ERRORS):
             raise
-        raise TrialFailure(f"epoch {epoch}: out of memory") from error
+        raise OutOfMemory(f"epoch {epoch}: out of memory") from error

@@ -9,17 +9,13 @@ from torch import Tensor, nn
 from dl4ia.training.augmentation import Augmenter
 from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.losses import Loss
+from dl4ia.training.precision import computing_in
 
 # Pixels that pass through the network at once on a CPU: 16 gland images, or 334 digits. A larger
 # batch is passed in parts whose gradients add up to the same step; only batch normalisation
 # notices, whose statistics are then those of a part. It bounds the memory of the report's full
 # batches, and is faster in the caches.
 LARGEST_PART = 16 * 128 * 128
-
-
-def computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
-    """What convolutions and matrix products compute in."""
-    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 class Steps:
