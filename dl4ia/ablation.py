@@ -40,13 +40,17 @@ def effects_of(record: Mapping[str, Any]) -> list[Effect]:
 
 
 def turned_back(
-    space: Space, winner: Mapping[str, Any], known: Sequence[Mapping[str, Any]]
+    space: Space,
+    winner: Mapping[str, Any],
+    known: Sequence[Mapping[str, Any]],
+    defaults: Mapping[str, Any],
 ) -> dict[str, Point]:
     """Hyperparameter -> `winner` with that one as in `known[0]`, the baseline.
 
     Those that have no value in both points, or the same, are left out. Where a hyperparameter
-    applies only once another is turned back, it takes the value of the first of `known` that has
-    it; where none has it, that other one is left out.
+    applies only once another is turned back, it keeps the value that it has where it does not
+    apply, of `defaults`, so that one thing changes; one that has none takes that of the first of
+    `known` that has it, and where none has it the other one is left out.
     """
     points: dict[str, Point] = {}
     for name in space:
@@ -54,8 +58,12 @@ def turned_back(
             point: Point = {}
             for other, domain in space.items():
                 if applies(domain, point):
-                    sources = known if other == name else [winner, *known]
-                    values = [source[other] for source in sources if other in source]
+                    sources = known if other == name else [winner, defaults, *known]
+                    values = [
+                        source[other]
+                        for source in sources
+                        if other in source and source[other] in domain
+                    ]
                     if not values:
                         break
                     point[other] = values[0]

@@ -14,6 +14,7 @@ from dl4ia.jobs import Job
 from dl4ia.pareto import knee_point, pareto_front
 from dl4ia.repeats import Repeats, make_repeats
 from dl4ia.report import epoch_bar
+from dl4ia.search_space import defaults_of
 from dl4ia.selection import Selection, best_trial, choose_finalists, select, without_finalists
 from dl4ia.session import Session
 from dl4ia.text import plural
@@ -67,7 +68,8 @@ def run_ablation(session: Session, selection: Selection) -> None:
     winner = session.study.get_trials(deepcopy=False)[selection.winner].params
     models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
     known = [models[session.searched.BASELINE], *models.values()]
-    turned, repeats = turned_back(session.searched.SPACE, winner, known), _repeats(session)
+    space, repeats = session.searched.SPACE, _repeats(session)
+    turned = turned_back(space, winner, known, defaults_of(session.task.settings))
     print(
         f"\nAblation: {plural(len(turned), 'choice')} of trial {selection.winner} turned back to "
         f"{session.searched.BASELINE}'s, {len(repeats)} repeats each",

@@ -11,7 +11,7 @@ importances of those that do.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Protocol, TypeVar
 
 Settings = TypeVar("Settings")  # a dataclass
@@ -136,6 +136,11 @@ def settings_of(kind: type[Settings], point: Mapping[str, Any]) -> Settings:
     """The hyperparameters of `point` that are fields of the dataclass `kind`."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: point[name] for name in point if name in names})
+
+
+def defaults_of(kind: type) -> Point:
+    """What the fields of the dataclass `kind` are where `settings_of` has no value for them."""
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
 
 
 def check_point(space: Space, point: Mapping[str, Any], label: str) -> None:

@@ -32,6 +32,7 @@ class SegmentationTask:
     metric = "dice"
     classes: tuple[str, ...] = ("background", "gland")
     cores_a_worker = 4
+    settings = ModelSettings
     trains_in_low_precision = True
 
     def strata(self, dataset: Dataset) -> np.ndarray:

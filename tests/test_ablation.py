@@ -1,12 +1,24 @@
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dl4ia.ablation import ablate, turned_back
+from dl4ia.classification import ClassificationTask
 from dl4ia.errors import TrialFailure
-from dl4ia.search_space import SpaceModule, check_point, choice, real, sample
+from dl4ia.search_space import (
+    SpaceModule,
+    check_point,
+    choice,
+    defaults_of,
+    real,
+    sample,
+    settings_of,
+)
+from dl4ia.segmentation import SegmentationTask
+from dl4ia.task import Task
 from search_spaces import classification, segmentation
 
 SPACE = {
@@ -21,7 +33,7 @@ WINNER = {"optimizer": "adamw", "weight_decay": 0.1, "dropout": 0.2, "width": 16
 
 
 def test_one_choice_at_a_time_with_what_hangs_on_it() -> None:
-    assert turned_back(SPACE, WINNER, [BASELINE]) == {
+    assert turned_back(SPACE, WINNER, [BASELINE], {}) == {
         "optimizer": {"optimizer": "adam", "dropout": 0.2, "width": 16},
         "dropout": WINNER | {"dropout": 0.0},
         "width": WINNER | {"width": 8, "depth": 1},
@@ -30,7 +42,22 @@ def test_one_choice_at_a_time_with_what_hangs_on_it() -> None:
 
 def test_a_choice_that_leaves_another_without_a_value_is_left_out() -> None:
     baseline = {name: value for name, value in BASELINE.items() if name != "depth"}
-    assert set(turned_back(SPACE, WINNER, [baseline])) == {"optimizer", "dropout"}
+    assert set(turned_back(SPACE, WINNER, [baseline], {})) == {"optimizer", "dropout"}
+
+
+def test_what_comes_to_apply_keeps_the_value_that_it_has_where_it_does_not() -> None:
+    assert turned_back(SPACE, WINNER, [BASELINE], {"depth": 2})["width"]["depth"] == 2
+    assert turned_back(SPACE, WINNER, [BASELINE], {"depth": 3})["width"]["depth"] == 1  # no choice
+
+
+def test_a_wide_unets_width_is_turned_back_alone() -> None:
+    """At width 32 depth and convolutions do not apply: they are 3 and 1, as in the report."""
+    models = segmentation.REPORT_MODELS | segmentation.REFERENCE_MODELS
+    known = [models[segmentation.BASELINE], *models.values()]
+    defaults = defaults_of(SegmentationTask.settings)
+    narrow = turned_back(segmentation.SPACE, models["unet"], known, defaults)["base_width"]
+    settings = [settings_of(SegmentationTask.settings, point) for point in (models["unet"], narrow)]
+    assert settings[1] == replace(settings[0], base_width=8)
 
 
 class RandomTrial:
@@ -49,13 +76,20 @@ class RandomTrial:
         return self.random.randint(low, high)
 
 
-@pytest.mark.parametrize("searched", [segmentation, classification])
-def test_what_is_turned_back_is_a_point_of_the_space(searched: SpaceModule) -> None:
+@pytest.mark.parametrize(
+    ("searched", "task"),
+    [(segmentation, SegmentationTask), (classification, ClassificationTask)],
+    ids=["segmentation", "classification"],
+)
+def test_what_is_turned_back_is_a_point_of_the_space(
+    searched: SpaceModule, task: type[Task]
+) -> None:
+    defaults = defaults_of(task.settings)
     models = searched.REPORT_MODELS | searched.REFERENCE_MODELS
     known = [models[searched.BASELINE], *models.values()]
     for seed in range(200):
         winner = sample(searched.SPACE, RandomTrial(seed))
-        for name, point in turned_back(searched.SPACE, winner, known).items():
+        for name, point in turned_back(searched.SPACE, winner, known, defaults).items():
             check_point(searched.SPACE, point, name)
             assert point[name] == known[0][name] != winner[name]
 
@@ -82,7 +116,7 @@ def test_effects_are_paired_over_repeats() -> None:
     repeats = Additive()
     effects = ablate(
         WINNER,
-        turned_back(SPACE, WINNER, [BASELINE]),
+        turned_back(SPACE, WINNER, [BASELINE], {}),
         repeats,  # type: ignore[arg-type]
         "trial 7",
         lambda: None,

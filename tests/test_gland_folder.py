@@ -157,7 +157,14 @@ def test_numbered_glands_are_glands(folder: Path) -> None:
     numbered = gland(1) // 255
     numbered[10:14, 12:20] = 2
     save(folder / "Train/label_01.png", numbered)
-    assert torch.equal(GlandFolder(folder).train().labels[0] > 0, torch.tensor(numbered > 0))
+    train = GlandFolder(folder).train()
+    assert torch.equal(train.labels[0] > 0, torch.tensor(numbered > 0))
+    assert train.labels.unique().tolist() == [0, 1]
+    # Their numbers tell them apart; where the others have one value, what hangs together is one.
+    assert train.instances is not None
+    assert torch.equal(train.instances[0], torch.tensor(numbered).int())
+    assert train.instances[1:].unique().tolist() == [0, 1]
+    assert torch.equal(train.instances[1:] > 0, train.labels[1:] > 0)
 
 
 def test_instances_are_kept_and_change_nothing_that_is_trained_on(folder: Path) -> None:

@@ -90,6 +90,13 @@ def test_a_gland_is_found_by_an_object_that_covers_half_of_it(
     assert counts(mask(prediction), mask(label))[0] == true_positives
 
 
+def test_a_gland_in_two_pieces_is_found_once() -> None:
+    label = mask("##..##")
+    found = ObjectCounts.of(label, label, label.int())
+    assert (found.true_positives.item(), found.predicted.item(), found.labelled.item()) == (1, 2, 1)
+    assert found.f1().item() == pytest.approx(2 / 3)
+
+
 def test_pixels_that_touch_at_a_corner_are_one_object() -> None:
     assert counts(mask("#..", ".#.", "..#"), mask("#.#", "...", "#.#"))[1:] == (1, 4)
 

@@ -270,6 +270,20 @@ def test_a_registered_model_is_loaded_and_takes_any_batch(
     assert np.shape(np.asarray(info.load_input_example(str(champion.source)))) == (2, 3, 8, 8)
 
 
+def test_versions_that_others_have_registered_are_left_alone(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    """By hand, without a run; and with one that `mlflow gc` has removed."""
+    run = tracker.write(replace(TRIAL, kind="winner", study="shared"), None, None)
+    client.create_registered_model("shared")
+    client.create_model_version("shared", "file:///elsewhere")
+    client.create_model_version("shared", "file:///elsewhere", "0" * 32)
+    images, model = np.zeros((2, 3, 8, 8), dtype=np.float32), torch.nn.Conv2d(3, 1, 1)
+    assert tracker.register_model(run, model, images, "shared", {}, "The winner") == "3"
+    versions = client.search_model_versions("name = 'shared'")
+    assert sorted(int(version.version) for version in versions) == [1, 2, 3]
+
+
 def test_a_database_that_fails_is_told_in_one_line(
     uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.images import SUFFIXES, describe_contents, open_image, source_name
@@ -16,13 +17,14 @@ FEWEST_IMAGES = 5  # one validation image in an 80/20 split
 COURSE_IMAGE = "7a12619ae49fd785"  # SHA-256 of the pixels of Train/image_01.png, in part
 COURSE_SHIFT = 0.5  # pixels
 SMALLEST_SIDE = 16  # pixels: four poolings, the deepest U-Net of the space
+EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 
 class GlandFolder:
     """Pairs of image and label in one folder; a `dl4ia.data.dataset.Source`.
 
-    Where a patients.csv stands beside Train/ and Test/ it gives the images' groups; files
-    instances_NN, in which each gland has a number of its own, tell touching glands apart.
+    Where a patients.csv stands beside Train/ and Test/ it gives the images' groups. Touching glands
+    are told apart where the labels number them, or files instances_NN do.
 
     channels: one of `dl4ia.data.pixels.KINDS`, or "auto", what fits the training images.
     image_shift: how far, in pixels, the images' content is moved down and to the right before
@@ -81,12 +83,14 @@ class GlandFolder:
         pairs = _pairs(self.folder / part)
         images = [read_pixels(image, self.channels) for image, _ in pairs]
         labels = [_read_label(label) for _, label in pairs]
-        for (image, label), pixels, mask in zip(pairs, images, labels, strict=True):
-            for file, size in ((image, pixels.shape[:2]), (label, mask.shape)):
+        for (image, label), pixels, numbers in zip(pairs, images, labels, strict=True):
+            for file, size in ((image, pixels.shape[:2]), (label, numbers.shape)):
                 _check_size(file, size, pairs[0][0], images[0].shape[:2])
         stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
-        masks = np.stack(labels)  # (N, H, W)
+        masks = np.stack([numbers > 0 for numbers in labels])  # (N, H, W)
         instances = _read_instances(pairs, masks)
+        if instances is None:
+            instances = _numbered_in(labels)
         names = _names(pairs)
         return Dataset(
             images=shift_images(stack, self.image_shift).contiguous(),
@@ -158,7 +162,7 @@ def _names(pairs: list[tuple[Path, Path]]) -> tuple[str, ...]:
 
 
 def _read_label(path: Path) -> np.ndarray:
-    """(H, W) uint8, 1 where there is a gland: anything but 0, glands may be numbered."""
+    """(H, W) whole numbers, not 0 where there is a gland: one for all glands, or 1, 2, …"""
     pixels = _read_numbers(path)
     values = np.unique(pixels).tolist()
     glands = [value for value in values if value != 0]
@@ -168,7 +172,19 @@ def _read_label(path: Path) -> np.ndarray:
             f"{path}: values {', '.join(map(str, values[:5]))}{', …' if len(values) > 5 else ''}; "
             f"expected 0 (background) and one other (gland), or glands numbered 1, 2, …{jpeg}"
         )
-    return (pixels > 0).astype(np.uint8)
+    return pixels
+
+
+def _numbered_in(labels: list[np.ndarray]) -> np.ndarray | None:
+    """(N, H, W) int32 numbers of glands, where a label has several; None where none has."""
+    if not any(len(np.unique(numbers[numbers > 0])) > 1 for numbers in labels):
+        return None
+    whole = np.stack(labels).astype(np.int32)
+    for numbers in whole:
+        values = np.unique(numbers[numbers > 0])
+        if len(values) == 1 and values[0] != 1:  # its glands have one value, as in a mask
+            numbers[:] = ndimage.label(numbers, EIGHT_NEIGHBOURS)[0]
+    return whole
 
 
 def _read_instances(pairs: list[tuple[Path, Path]], masks: np.ndarray) -> np.ndarray | None:

@@ -187,9 +187,19 @@ class Tracker:
         return self._register(logged, run, name, tags, description)
 
     def _drop_cut_off_versions(self, name: str) -> None:
-        """Delete the versions whose run was cut off, and deleted since."""
+        """Delete the versions whose run was cut off, and deleted since.
+
+        One that has no run, as where somebody has registered it by hand, is none of these.
+        """
         for version in self._client.search_model_versions(f"name = '{name}'"):
-            run = self._client.get_run(str(version.run_id))
+            if not version.run_id:
+                continue
+            try:
+                run = self._client.get_run(version.run_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # as after `mlflow gc`
+                    raise
+                continue
             if run.info.lifecycle_stage == "deleted":
                 self._client.delete_model_version(name, version.version)
 
