@@ -14,6 +14,7 @@ from dl4ia.errors import first_line
 from dl4ia.recording import write_trials
 from dl4ia.session import Session
 from dl4ia.tracking.writing import TrackingError
+from dl4ia.turns import KEEP, TurnLost
 
 OFTEN, SELDOM = 1.0, 15.0  # seconds between two looks, and after MLflow has failed
 
@@ -52,9 +53,11 @@ class Keeper:
     def write_missing(self) -> None:
         """Raises TrackingError where MLflow fails, StorageInternalError where the storage does.
 
-        The next call writes what is missing then.
+        The next call writes what is missing then. Raises TurnLost where another process keeps the
+        records by now.
         """
         session = self._session
+        session.turns.confirm(KEEP)
         try:
             if self._failed:  # what was half written is discarded, what was written is known
                 session.tracker.discard_unfinished(session.name)
@@ -80,6 +83,8 @@ class Keeper:
                         "it is back"
                     )
                 told = True
+            except TurnLost:
+                return  # this process hears of it before it writes anything itself
             except StorageInternalError:  # as on a full disk: the search meets it too, and says so
                 pause = SELDOM
             self._wake.wait(pause)

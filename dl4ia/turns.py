@@ -5,6 +5,7 @@ go of both when their holder dies, so nothing stays locked.
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,13 @@ from dl4ia.errors import InputError
 from dl4ia.storage import patiently
 
 KEEP = "keep"  # the purpose of whoever keeps a study's records
+WAIT_FOR_LOCK = sqlalchemy.text("SELECT pg_advisory_lock(:key)")
+TRY_LOCK = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
+UNLOCK = sqlalchemy.text("SELECT pg_advisory_unlock(:key)")
+
+
+class TurnLost(Exception):
+    """Another process has the turn that this one had taken."""
 
 
 class Turns:
@@ -32,6 +40,8 @@ class Turns:
             self._engine = sqlalchemy.create_engine(
                 parsed, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
             )
+            self._held: dict[str, sqlalchemy.Connection] = {}  # of a purpose: has its lock
+            self._guard = threading.Lock()  # a connection serves one thread at a time
         else:
             raise InputError(
                 f"--storage: a database of {self._backend}; expected sqlite:/// or postgresql://"
@@ -46,6 +56,26 @@ class Turns:
         taken = self._lock_file if self._backend == "sqlite" else self._lock_on_server
         with taken(purpose, wait) as mine:
             yield mine
+
+    def confirm(self, purpose: str) -> None:
+        """Raise TurnLost where the turn that this process has taken is another one's by now.
+
+        A server that was started again, or that a connection was lost to, has let go of it: it is
+        taken anew, unless somebody else has it.
+        """
+        if self._backend == "sqlite":
+            return
+        with self._guard:
+            connection = self._held.get(purpose)
+            if connection is not None:
+                try:
+                    connection.execute(sqlalchemy.text("SELECT 1"))
+                except sqlalchemy.exc.DBAPIError:
+                    del self._held[purpose]
+                    connection.close()
+                    self._ask(purpose, wait=False)
+            if purpose not in self._held:
+                raise TurnLost
 
     @contextmanager
     def _lock_file(self, purpose: str, wait: bool) -> Iterator[bool]:
@@ -63,26 +93,38 @@ class Turns:
 
     @contextmanager
     def _lock_on_server(self, purpose: str, wait: bool) -> Iterator[bool]:
-        digest = hashlib.sha256(f"dl4ia {self._study} {purpose}".encode()).digest()
-        key = int.from_bytes(digest[:8], "big", signed=True)
-        function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
-        lock = sqlalchemy.text(f"SELECT {function}(:key)")
-        unlock = sqlalchemy.text("SELECT pg_advisory_unlock(:key)")
-
-        def ask() -> tuple[sqlalchemy.Connection, bool]:
-            connection = self._engine.connect()
-            try:
-                answer = connection.execute(lock, {"key": key}).scalar()
-            except BaseException:
-                connection.close()
-                raise
-            return connection, wait or bool(answer)
-
-        connection, mine = patiently(ask)
+        with self._guard:
+            mine = self._ask(purpose, wait)
         try:
             yield mine
         finally:
-            if mine:  # at once: of a connection that is closed the server hears a little later
+            with self._guard:
+                connection = self._held.pop(purpose, None)
+            if connection is not None:
+                # At once: of a connection that is closed the server hears a little later.
                 with suppress(sqlalchemy.exc.DBAPIError):  # or else the server is away
-                    connection.execute(unlock, {"key": key})
+                    connection.execute(UNLOCK, {"key": self._key(purpose)})
+                connection.close()
+
+    def _ask(self, purpose: str, wait: bool) -> bool:
+        """Whether the server gives this process the turn; the connection that has it is held."""
+        lock = WAIT_FOR_LOCK if wait else TRY_LOCK
+
+        def ask() -> bool:
+            connection = self._engine.connect()
+            try:
+                mine = connection.execute(lock, {"key": self._key(purpose)}).scalar()
+            except BaseException:
+                connection.close()
+                raise
+            if wait or mine:
+                self._held[purpose] = connection
+                return True
             connection.close()
+            return False
+
+        return patiently(ask)
+
+    def _key(self, purpose: str) -> int:
+        digest = hashlib.sha256(f"dl4ia {self._study} {purpose}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)

@@ -23,6 +23,7 @@ from dl4ia.retraining import (
 from dl4ia.scoring import score, summary, table
 from dl4ia.selection import Selection
 from dl4ia.session import Session
+from dl4ia.turns import KEEP
 
 SCORES = "test_scores.csv"  # of every seed and image
 EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
@@ -45,6 +46,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     retrainings = retrain(session, trial.number, trial.params, seeds, epochs)
     others = retrain_report_model(session, selection)
     environment, device = session.environment, session.objective.device
+    session.turns.confirm(KEEP)  # no two processes open it
     test = evaluation.open_test_set(study, session.source, candidate, environment)
     scored = score(session.task, [each.model for each in retrainings], test, device)
     other = score(session.task, [each.model for each in others], test, device) if others else None
@@ -105,6 +107,7 @@ def track_winner(session: Session, parent: str, page: Path) -> None:
     """
     if winner_is_tracked(session):
         return
+    session.turns.confirm(KEEP)
     winner = session.study.user_attrs["winner"]
     record = winner_record(session.name, session.identity, winner, session.environment)
     run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)

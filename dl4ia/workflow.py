@@ -39,7 +39,7 @@ from dl4ia.study_page import write_study_page
 from dl4ia.task import Task
 from dl4ia.tracking.runs import Status
 from dl4ia.tracking.writing import TrackingError
-from dl4ia.turns import KEEP
+from dl4ia.turns import KEEP, TurnLost
 from dl4ia.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
 
 
@@ -134,7 +134,10 @@ def _run(session: Session) -> None:
     for searched in (False, True):
         with session.turns.take(KEEP, wait=False) as mine:
             if mine:
-                _keep(session)
+                try:
+                    _keep(session)
+                except TurnLost:
+                    print("This process lost its database: another one keeps the records now.")
                 return
         if not searched:
             print("Another process keeps this study's records: this one trains trials alone.")
@@ -144,7 +147,7 @@ def _run(session: Session) -> None:
 def _keep(session: Session) -> None:
     """The search, the finalists and the winner, and all that is known of them in MLflow."""
     parent = open_parent(session)
-    status: Status = "KILLED"
+    status: Status | None = "KILLED"
     selection = None
     try:
         with Keeper(session, parent) as keeper:
@@ -154,6 +157,7 @@ def _keep(session: Session) -> None:
             run_search(session, keeper)
             dashboard.write_study(session, None, parent)
             if len(finished_trials(session.study)) >= session.arguments.trials:
+                session.turns.confirm(KEEP)
                 selection = _finish(session)
                 status = "FINISHED"
         keeper.write_missing()
@@ -161,11 +165,22 @@ def _keep(session: Session) -> None:
             write_repeats(session, parent)
             track_winner(session, parent, _write_page(session, selection))
             dashboard.write_study(session, selection, parent)
+    except TurnLost:
+        status = None  # the study's run in MLflow is another process's
+        raise
     finally:
-        best = best_value(session.study)
-        metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
-        description = study_description(session, selection)
-        session.tracker.close(parent, status, metrics=metrics, description=description)
+        if status is not None:
+            _close_parent(session, parent, status, selection)
+
+
+def _close_parent(
+    session: Session, parent: str, status: Status, selection: Selection | None
+) -> None:
+    """The study's own run in MLflow, with what is known by now."""
+    best = best_value(session.study)
+    metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
+    description = study_description(session, selection)
+    session.tracker.close(parent, status, metrics=metrics, description=description)
 
 
 def _wants_front(arguments: StudyArguments) -> bool:

@@ -25,7 +25,7 @@ from dl4ia import storage as storage_file
 from dl4ia.environment import this_process
 from dl4ia.storage import open_storage
 from dl4ia.study import finished_trials, is_interrupted
-from dl4ia.turns import Turns
+from dl4ia.turns import TurnLost, Turns
 
 WORKER = Path(__file__).with_name("small_search.py")
 
@@ -103,6 +103,45 @@ def test_turns(address: str) -> None:
             assert second
     with others.take("keep", wait=False) as second:
         assert second
+
+
+def let_go(address: str) -> None:
+    """End all connections that have a turn, as a firewall or a restart of the server does."""
+    import psycopg
+
+    with psycopg.connect(address.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "
+            "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+
+
+def test_a_turn_that_the_server_let_go_of_is_taken_anew(address: str) -> None:
+    mine, others = Turns(address, "a"), Turns(address, "a")
+    with mine.take("keep"):
+        mine.confirm("keep")
+        let_go(address)
+        mine.confirm("keep")
+        with others.take("keep", wait=False) as theirs:
+            assert not theirs
+    with others.take("keep", wait=False) as theirs:
+        assert theirs
+
+
+def test_a_turn_that_another_has_meanwhile_is_lost(address: str) -> None:
+    mine, others, third = (Turns(address, "a") for _ in range(3))
+    with mine.take("keep"):
+        let_go(address)
+        with others.take("keep", wait=False) as theirs:
+            assert theirs
+            for _ in range(2):
+                with pytest.raises(TurnLost):
+                    mine.confirm("keep")
+            others.confirm("keep")
+        with pytest.raises(TurnLost):  # it is nobody's now, and was another's
+            mine.confirm("keep")
+    with third.take("keep", wait=False) as free:
+        assert free
 
 
 def check(address: str, trials: int) -> None:
