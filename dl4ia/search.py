@@ -19,8 +19,9 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.objective import Objective
+from dl4ia.storage import patiently
 from dl4ia.study import counts, finished_trials, is_interrupted, is_skipped
-from dl4ia.turns import Turns
+from dl4ia.turns import TurnLost, Turns
 
 MOST_ATTEMPTS = 3  # of a point whose process dies; it may be the point that kills it
 MOST_SKIPPED = 500
@@ -45,7 +46,7 @@ def search(
     end = None if timeout is None else time.monotonic() + timeout
     while end is None or time.monotonic() < end:
         with turns.take(CLAIM):
-            trial = _claim(study, trials)
+            trial = _claim(study, trials, turns)
         if trial is not None:
             ended = _run(study, objective, trial)
             if ended is not None and is_skipped(ended):
@@ -65,8 +66,12 @@ def search(
             time.sleep(WAIT)
 
 
-def _claim(study: optuna.Study, trials: int) -> optuna.Trial | None:
-    """A trial for this process, whose turn it is; None where no more are to be begun."""
+def _claim(study: optuna.Study, trials: int, turns: Turns) -> optuna.Trial | None:
+    """A trial for this process, whose turn it is; None where no more are to be begun.
+
+    None too where the turn was lost meanwhile, with a server that was started again: others have
+    then counted without this trial, or this process without theirs.
+    """
     known = study.get_trials(deepcopy=False)
     if _fail_dead(study, known):
         known = study.get_trials(deepcopy=False)
@@ -76,9 +81,17 @@ def _claim(study: optuna.Study, trials: int) -> optuna.Trial | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `_alive` sends them
         trial = study.ask()
-    # Before it is anybody's: of a trial that was never heard of nobody would know the silence.
-    _backend(study).record_heartbeat(trial._trial_id)
-    trial.set_user_attr("process", this_process())
+    try:
+        turns.confirm(CLAIM, anew=False)
+        # Before it is anybody's: of a trial that was never heard of nobody would know the silence.
+        patiently(lambda: _backend(study).record_heartbeat(trial._trial_id))
+        trial.set_user_attr("process", this_process())
+    except TurnLost:
+        with suppress(UpdateFinishedTrialError):
+            _give_up(study, study._storage.get_trial(trial._trial_id), "its turn was lost")
+        return None
+    except UpdateFinishedTrialError:  # whose turn it was meanwhile has taken it for dead
+        return None
     return trial
 
 

@@ -57,11 +57,11 @@ class Turns:
         with taken(purpose, wait) as mine:
             yield mine
 
-    def confirm(self, purpose: str) -> None:
+    def confirm(self, purpose: str, anew: bool = True) -> None:
         """Raise TurnLost where the turn that this process has taken is another one's by now.
 
-        A server that was started again, or that a connection was lost to, has let go of it: it is
-        taken anew, unless somebody else has it.
+        A server that was started again, or that a connection was lost to, has let go of it. anew:
+        it may be taken again, unless somebody else has it; else it is lost.
         """
         if self._backend == "sqlite":
             return
@@ -73,7 +73,8 @@ class Turns:
                 except sqlalchemy.exc.DBAPIError:
                     del self._held[purpose]
                     connection.close()
-                    self._ask(purpose, wait=False)
+                    if anew:
+                        self._ask(purpose, wait=False)
             if purpose not in self._held:
                 raise TurnLost
 

@@ -144,6 +144,30 @@ def test_a_turn_that_another_has_meanwhile_is_lost(address: str) -> None:
         assert free
 
 
+def test_a_claim_whose_turn_was_lost_is_given_up(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the next turn may have counted without it, or have failed it as nobody's."""
+    study, ask = begin(open_storage(address)), optuna.Study.ask
+    breaks = iter((0, 1, 2))  # of the first claims: it is left alone, failed by another one, kept
+
+    def break_off(self: optuna.Study) -> optuna.Trial:
+        trial = ask(self)
+        number = next(breaks, 2)
+        if number < 2:
+            let_go(address)
+        if number == 1:
+            other = begin(open_storage(address))
+            assert run(other, 2) == [2, 3]
+        return trial
+
+    monkeypatch.setattr(optuna.Study, "ask", break_off)
+    assert run(study, 3) == [4]
+    reasons = [each.user_attrs.get("interrupted") for each in study.trials]
+    assert reasons == ["its turn was lost", "its process died as it began", None, None, None]
+    check(address, 3)
+
+
 def check(address: str, trials: int) -> None:
     study = begin(open_storage(address))
     assert len(finished_trials(study)) == trials
