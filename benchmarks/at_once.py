@@ -11,7 +11,7 @@ says, and its figure is epochs a second of all of them together:
 - streams: as many graphs, each on a stream of its own
 - fused: as many trainings as one network, whose layers have an axis of trainings (horizontally
   fused training arrays: Wang et al., MLSys 2021), in a CUDA graph
-- processes, and processes graph: as many processes, as `--workers` starts, of steps or of graphs;
+- processes steps, processes graph: as many processes, as `--workers` starts, each its own way;
   under NVIDIA's Multi-Process Service too, where it is installed
 
 Fused trainings share order, augmentation and learning rate here: that costs what their own would.
