@@ -4,13 +4,10 @@ Optuna and MLflow would retry for minutes, leave half a database behind, or rais
 traceback.
 """
 
-import http.client
 import os
 import shlex
 import sqlite3
 import sys
-import urllib.error
-import urllib.request
 from http import HTTPStatus
 from pathlib import Path
 
@@ -18,7 +15,8 @@ import sqlalchemy
 
 from dl4ia.errors import InputError, first_line
 
-CONNECTION_SECONDS = 5
+CONNECTION_SECONDS = 5  # to reach a server
+ANSWER_SECONDS = 30  # and, once it is reached, until it answers
 
 
 def check_folder(folder: Path) -> None:
@@ -125,27 +123,33 @@ def _count_studies(url: str) -> int:
 
 
 def _server_problem(uri: str) -> str | None:
-    expected = f"expected /health to say OK within {CONNECTION_SECONDS} s"
-    root = uri.rstrip("/")
+    """Why MLflow's server is of no use; one that has just started, or is busy, is waited for."""
+    import requests  # as MLflow's client does; here, since it takes a while to be imported
+
+    root, patience = uri.rstrip("/"), (CONNECTION_SECONDS, ANSWER_SECONDS)
+    expected = f"expected /health to say OK within {ANSWER_SECONDS} s"
+    question = f"{root}/api/2.0/mlflow/experiments/search?max_results=1"
     try:
-        with urllib.request.urlopen(f"{root}/health", timeout=CONNECTION_SECONDS) as answer:
-            if answer.read(16).strip() != b"OK":
-                return f"it is not an MLflow server; {expected}"
-        return _refusal(f"{root}/api/2.0/mlflow/experiments/search?max_results=1")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"it does not answer ({error}); {expected}"
+        health = requests.get(f"{root}/health", timeout=patience)
+        if health.status_code != HTTPStatus.OK:
+            return f"it does not answer (HTTP error {health.status_code}); {expected}"
+        if health.content.strip() != b"OK":
+            return f"it is not an MLflow server; {expected}"
+        answer = requests.get(question, timeout=patience)
+    except requests.RequestException as error:
+        return f"it does not answer ({_reason(error)}); {expected}"
+    # A name and a password MLflow's client knows.
+    if answer.ok or answer.status_code == HTTPStatus.UNAUTHORIZED:
+        return None
+    said = " ".join(answer.text[:200].split())
+    return f"it refuses what it is asked ({answer.status_code}: {said}); see its --allowed-hosts"
 
 
-def _refusal(question: str) -> str | None:
-    """How a server refuses to answer, which says to anybody that it is well; None: it answers."""
-    try:
-        urllib.request.urlopen(question, timeout=CONNECTION_SECONDS).close()
-    except urllib.error.HTTPError as error:
-        if error.code == HTTPStatus.UNAUTHORIZED:  # MLflow's client knows name and password
-            return None
-        said = " ".join(error.read(200).decode(errors="replace").split())
-        return f"it refuses what it is asked ({error.code}: {said}); see its --allowed-hosts"
-    return None
+def _reason(error: BaseException) -> str:
+    """What went wrong at the bottom, without the layers that say it again."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return first_line(error)
 
 
 def _database_problem(database: str | None, table: str, owner: str) -> str | None:

@@ -97,7 +97,7 @@ def test_bad_addresses_are_named_and_write_nothing(
 def test_a_server_that_does_not_answer_fails_soon(
     silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(addresses, "CONNECTION_SECONDS", 1)
+    monkeypatch.setattr(addresses, "ANSWER_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         if not silent:
@@ -108,12 +108,31 @@ def test_a_server_that_does_not_answer_fails_soon(
         assert time.monotonic() - begun < 10
 
 
+def test_a_server_that_is_slow_to_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MLflow's is that has just started, on a machine that does other things."""
+    monkeypatch.setattr(addresses, "CONNECTION_SECONDS", 0.5)
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(1.5)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"OK" if self.path == "/health" else b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Slow) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        check_tracking(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+
+
 def test_a_server_of_something_else_is_not_told_of_mlflows_flags() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # it answers 501
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         with pytest.raises(
-            InputError, match="it does not answer .HTTP Error 501.*expected /health"
+            InputError, match="it does not answer .HTTP error 501.*expected /health"
         ):
             check_tracking(f"http://127.0.0.1:{server.server_port}")
         thread.join()
