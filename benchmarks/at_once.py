@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.search_space import settings_of
-from dl4ia.task import Task
+from dl4ia.tasks.task import Task
 from dl4ia.training.augmentation import AugmentationSettings, Augmenter
 from dl4ia.training.fit import TrainingSettings
 from dl4ia.training.losses import make_loss

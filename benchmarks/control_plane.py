@@ -49,8 +49,8 @@ def finished(space: Any, count: int) -> Iterator[Any]:
     """So many trials of random points, as they would stand in a study, epochs and all."""
     import optuna
 
-    from dl4ia.attributes import PREFIX
     from dl4ia.environment import describe_environment
+    from dl4ia.search.attributes import PREFIX
     from dl4ia.search_space import sample
 
     environment = describe_environment()
@@ -157,15 +157,15 @@ def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
     """Runs ten trials of a study that has `count`, and gives the seconds of each."""
     import optuna
 
-    from dl4ia.command_line import parse, study_parser
+    from dl4ia.command_line.flags import parse, study_parser
     from dl4ia.data.embedded import EmbeddedGlands
-    from dl4ia.keeper import Keeper
-    from dl4ia.objective import Objective, rung
-    from dl4ia.recording import open_parent
-    from dl4ia.search import search
-    from dl4ia.segmentation import SegmentationTask
+    from dl4ia.search.loop import search
+    from dl4ia.search.objective import Objective, rung
+    from dl4ia.search.study import Halving, finished_trials
     from dl4ia.session import Length, open_session
-    from dl4ia.study import Halving, finished_trials
+    from dl4ia.tasks.segmentation import SegmentationTask
+    from dl4ia.workflow.keeper import Keeper
+    from dl4ia.workflow.recording import open_parent
     from search_spaces import segmentation
 
     class Asked(Halving):

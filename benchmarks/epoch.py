@@ -37,7 +37,7 @@ def epochs_of(
     import torch
     from peers import DEVICE, in_torchs_layers, open_material, train_plainly
 
-    from dl4ia.objective import train_point
+    from dl4ia.search.objective import train_point
 
     material = open_material(task, folder)
     point, parts = material.points[name], (material.train, material.validation)

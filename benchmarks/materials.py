@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Source
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.data.idx_folder import IdxFolder
 from dl4ia.search_space import SpaceModule
-from dl4ia.segmentation import SegmentationTask
-from dl4ia.task import Task
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.tasks.task import Task
 from search_spaces import classification, segmentation
 
 

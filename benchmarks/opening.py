@@ -30,11 +30,11 @@ NAME = "large"
 
 def make_study(out: Path, trials: int) -> None:
     """In `out`: optuna.db and mlflow.db."""
-    from dl4ia.command_line import parse, study_parser
+    from dl4ia.command_line.flags import parse, study_parser
     from dl4ia.data.embedded import EmbeddedGlands
-    from dl4ia.recording import open_parent, write_trials
-    from dl4ia.segmentation import SegmentationTask
     from dl4ia.session import Length, open_session
+    from dl4ia.tasks.segmentation import SegmentationTask
+    from dl4ia.workflow.recording import open_parent, write_trials
     from search_spaces import segmentation
 
     arguments, _ = parse(study_parser("", "", "", ""), ["--out", str(out), "--study-name", NAME])

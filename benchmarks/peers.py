@@ -25,7 +25,7 @@ from dl4ia.data.splits import Split, make_splits
 from dl4ia.models.layers import Upsampling
 from dl4ia.models.segmentation import UNet
 from dl4ia.search_space import Point, SpaceModule
-from dl4ia.task import Task
+from dl4ia.tasks.task import Task
 from dl4ia.training.losses import make_loss
 from dl4ia.training.optimization import schedule_factor
 

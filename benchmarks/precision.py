@@ -25,12 +25,12 @@ def main() -> None:
     import torch
     import torch.nn.functional as F
 
-    from dl4ia.classification import ClassificationTask
     from dl4ia.data.dataset import Dataset
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.data.embedded_digits import EmbeddedDigits
     from dl4ia.search_space import settings_of
-    from dl4ia.segmentation import SegmentationTask
+    from dl4ia.tasks.classification import ClassificationTask
+    from dl4ia.tasks.segmentation import SegmentationTask
     from dl4ia.training.augmentation import AugmentationSettings
     from dl4ia.training.fit import TrainingSettings, fit
     from search_spaces import classification, segmentation

@@ -37,8 +37,8 @@ def main() -> None:
 
     from dl4ia.console.predict import predict_images
     from dl4ia.data.glands import draw_glands
+    from dl4ia.metrics.objects import EIGHT_NEIGHBOURS
     from dl4ia.models.segmentation import ModelSettings, SegmentationModel
-    from dl4ia.objects import EIGHT_NEIGHBOURS
     from dl4ia.search_space import settings_of
     from dl4ia.tracking.runs import DatasetRecord, RunRecord
     from dl4ia.tracking.writing import Tracker

@@ -23,7 +23,7 @@ def epoch_seconds(model_name: str) -> float:
     import torch.nn.functional as F
 
     from dl4ia.data.dataset import Dataset
-    from dl4ia.segmentation import SegmentationTask
+    from dl4ia.tasks.segmentation import SegmentationTask
     from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS
 
     images = torch.rand(IMAGES, 2, SIDE, SIDE)

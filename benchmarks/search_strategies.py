@@ -28,7 +28,7 @@ from dl4ia.environment import describe_environment, tune_process
 if TYPE_CHECKING:
     import optuna
 
-    from dl4ia.objective import Objective
+    from dl4ia.search.objective import Objective
     from dl4ia.search_space import SpaceModule
 
 TRIALS, SEEDS = 50, (0, 1, 2, 3, 4)
@@ -52,8 +52,8 @@ def open_search(
     """A fresh study; ours in the database `storage`, as it always is."""
     import optuna
 
-    from dl4ia.storage import open_storage
-    from dl4ia.study import Identity, open_study
+    from dl4ia.search.storage import open_storage
+    from dl4ia.search.study import Identity, open_study
 
     if strategy.startswith(OURS):
         identity = Identity(
@@ -84,7 +84,7 @@ def run_one(
 
     from dl4ia.data.splits import make_splits
     from dl4ia.errors import TrialFailure
-    from dl4ia.objective import Objective
+    from dl4ia.search.objective import Objective
 
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -82,13 +82,13 @@ def dl4ia_way(run: argparse.Namespace, out: Path, workers: int) -> None:
     tune_process()
     from peers import open_material
 
-    from dl4ia.command_line import parse, study_parser
-    from dl4ia.keeper import Keeper
-    from dl4ia.process import end_with_parent
-    from dl4ia.recording import open_parent
+    from dl4ia.command_line.flags import parse, study_parser
+    from dl4ia.command_line.process import end_with_parent
     from dl4ia.search_space import SpaceModule
     from dl4ia.session import Length, open_session
-    from dl4ia.workflow import run_search, run_study
+    from dl4ia.workflow.keeper import Keeper
+    from dl4ia.workflow.recording import open_parent
+    from dl4ia.workflow.whole_study import run_search, run_study
 
     material = open_material(run.task, run.data)
     named = dict(vars(material.searched))

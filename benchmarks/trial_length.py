@@ -39,9 +39,9 @@ def main() -> None:
 
     from dl4ia.data.splits import make_splits
     from dl4ia.errors import TrialFailure
-    from dl4ia.objective import Objective
-    from dl4ia.selection import ranked_trials
-    from dl4ia.study import Identity, find_study, first_value
+    from dl4ia.search.objective import Objective
+    from dl4ia.search.study import Identity, find_study, first_value
+    from dl4ia.selection.ranking import ranked_trials
 
     study = find_study(arguments.storage, arguments.study)
     identity = Identity(**study.user_attrs["identity"])

@@ -39,7 +39,7 @@ def main() -> None:
     import torch
     from materials import open_task
 
-    from dl4ia.objective import train_point
+    from dl4ia.search.objective import train_point
 
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no GPU here; expected one, or --device cpu")

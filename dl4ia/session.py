@@ -10,23 +10,23 @@ import optuna
 import torch
 
 from dl4ia.addresses import check_folder, check_storage, check_tracking, exists
-from dl4ia.command_line import StudyArguments
+from dl4ia.command_line.flags import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import fingerprint as split_fingerprint
 from dl4ia.data.splits import make_splits
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
-from dl4ia.objective import Objective
-from dl4ia.points import read_points
-from dl4ia.records import dataset_record
+from dl4ia.search.objective import Objective
+from dl4ia.search.points import read_points
+from dl4ia.search.records import dataset_record
+from dl4ia.search.storage import open_storage
+from dl4ia.search.study import Identity, check_identity, enqueue_points, open_study, study_id
+from dl4ia.search.turns import Turns
 from dl4ia.search_space import Point, SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
-from dl4ia.storage import open_storage
-from dl4ia.study import Identity, check_identity, enqueue_points, open_study, study_id
-from dl4ia.task import Task
+from dl4ia.tasks.task import Task
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.training.precision import describe_precision, training_precision
-from dl4ia.turns import Turns
 
 if TYPE_CHECKING:
     from dl4ia.tracking.writing import Tracker

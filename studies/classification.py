@@ -15,7 +15,7 @@ stopped one was. Results: README.md.
 import argparse
 from pathlib import Path
 
-from dl4ia.command_line import StudyArguments, run, study_parser
+from dl4ia.command_line.flags import StudyArguments, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data")
@@ -25,11 +25,11 @@ EPOCHS, EMBEDDED_EPOCHS = 8, 40  # a trial is pruned after a quarter of them or 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     """Run or go on with the study."""
     tune_process()
-    from dl4ia.classification import ClassificationTask
     from dl4ia.data.digit_source import digit_source
     from dl4ia.data.embedded_digits import EmbeddedDigits
     from dl4ia.session import Length
-    from dl4ia.workflow import run_study
+    from dl4ia.tasks.classification import ClassificationTask
+    from dl4ia.workflow.whole_study import run_study
     from search_spaces import classification
 
     if arguments.data is None and not FOLDER.is_dir():

@@ -14,11 +14,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from dl4ia.command_line import OneLineParser
+from dl4ia.command_line.flag_types import whole_number
+from dl4ia.command_line.flags import OneLineParser
+from dl4ia.command_line.process import run_and_exit
 from dl4ia.environment import tune_process
 from dl4ia.errors import InputError
-from dl4ia.flag_types import whole_number
-from dl4ia.process import run_and_exit
 
 DIGITS, GLANDS = Path("data"), Path("data/WARWICK")
 QUICK_EPOCHS, QUICK_IMAGES = 2, 300

@@ -13,7 +13,7 @@ machine: README.md.
 import argparse
 from pathlib import Path
 
-from dl4ia.command_line import StudyArguments, add_gland_flags, run, study_parser
+from dl4ia.command_line.flags import StudyArguments, add_gland_flags, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
@@ -28,9 +28,9 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     from dl4ia.data.dataset import Source
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.data.gland_folder import GlandFolder
-    from dl4ia.segmentation import SegmentationTask
     from dl4ia.session import Length
-    from dl4ia.workflow import run_study
+    from dl4ia.tasks.segmentation import SegmentationTask
+    from dl4ia.workflow.whole_study import run_study
     from search_spaces import segmentation
 
     folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)

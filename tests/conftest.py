@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dl4ia.command_line import OneLineParser, parse
+from dl4ia.command_line.flags import OneLineParser, parse
 from dl4ia.data.glands import draw_glands
 from dl4ia.environment import tune_process
 from dl4ia.errors import InputError

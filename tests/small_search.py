@@ -15,11 +15,11 @@ from typing import Any
 import optuna
 import pytest
 
-from dl4ia.search import search
+from dl4ia.search.loop import search
+from dl4ia.search.storage import open_storage
+from dl4ia.search.study import Identity, check_identity, open_study
+from dl4ia.search.turns import Turns
 from dl4ia.search_space import Point, Space, choice, real, sample
-from dl4ia.storage import open_storage
-from dl4ia.study import Identity, check_identity, open_study
-from dl4ia.turns import Turns
 
 SPACE: Space = {
     "kind": choice("a", "b", doc="a choice"),

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 
-from dl4ia.ablation import ablate, turned_back
-from dl4ia.classification import ClassificationTask
 from dl4ia.errors import TrialFailure
 from dl4ia.search_space import (
     SpaceModule,
@@ -17,8 +15,10 @@ from dl4ia.search_space import (
     sample,
     settings_of,
 )
-from dl4ia.segmentation import SegmentationTask
-from dl4ia.task import Task
+from dl4ia.selection.ablation import ablate, turned_back
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.tasks.task import Task
 from search_spaces import classification, segmentation
 
 SPACE = {

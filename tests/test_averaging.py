@@ -7,7 +7,7 @@ import torch
 from test_fit import TRAINING, VALIDATION, make_model, train, weights_of
 from torch import nn
 
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.training.averaging import WeightAverage
 
 

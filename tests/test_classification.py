@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.data.splits import make_splits
 from dl4ia.models.classification import ModelSettings
-from dl4ia.objective import train_point
+from dl4ia.search.objective import train_point
+from dl4ia.tasks.classification import ClassificationTask
 from search_spaces.classification import REFERENCE_MODELS, REPORT_MODELS
 
 CPU = torch.device("cpu")
@@ -39,7 +39,8 @@ class Fixed(nn.Module):
 
 def test_accuracy_and_loss_are_means_over_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 1507
-    monkeypatch.setattr("dl4ia.classification.EVALUATION_BATCH", 1000)  # a second, smaller batch
+    # A second batch is smaller.
+    monkeypatch.setattr("dl4ia.tasks.classification.EVALUATION_BATCH", 1000)
     images = torch.arange(count).view(count, 1, 1, 1).float()
     labels = torch.arange(count) % 2
     dataset = Dataset(images, labels, ("",) * count)

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from conftest import ROOT, write_gland_folder
 
-from dl4ia.study import finished_trials, is_interrupted
+from dl4ia.search.study import finished_trials, is_interrupted
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
 

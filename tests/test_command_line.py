@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dl4ia.command_line import StudyArguments, add_gland_flags, run, study_parser
-from dl4ia.command_line import parse as parse_flags
+from dl4ia.command_line.flags import StudyArguments, add_gland_flags, run, study_parser
+from dl4ia.command_line.flags import parse as parse_flags
 from dl4ia.errors import InputError
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
@@ -99,7 +99,7 @@ def test_how_a_run_ends(
 def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
     code = (
         "import os, signal, time\n"
-        "from dl4ia.process import run_and_exit\n"
+        "from dl4ia.command_line.process import run_and_exit\n"
         "class Struck:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(1)\n"
         "def work():\n"

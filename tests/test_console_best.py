@@ -11,11 +11,11 @@ import pytest
 from conftest import dl4ia
 
 from dl4ia import best_runs
-from dl4ia.attributes import hidden, history_of
-from dl4ia.classification import ClassificationTask
 from dl4ia.console.best import METRICS
 from dl4ia.errors import InputError
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.search.attributes import hidden, history_of
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
 from search_spaces.segmentation import REPORT_MODELS, SPACE
 
 NAME = "segmentation-tiny-glands"

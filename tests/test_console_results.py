@@ -9,9 +9,9 @@ import optuna
 import pytest
 from conftest import dl4ia, run_study, write_gland_folder
 
-from dl4ia.attributes import history_of
 from dl4ia.console.results_copy import check_copy, write_copy
-from dl4ia.repeats import kept_repeats
+from dl4ia.search.attributes import history_of
+from dl4ia.selection.repeats import kept_repeats
 
 GLANDS, DIGITS = "segmentation-tiny-glands", "classification-three-digits"
 

@@ -8,8 +8,8 @@ import pytest
 from conftest import dl4ia, run_study, runs_of
 from mlflow import MlflowClient
 
-from dl4ia.attributes import history_of
-from dl4ia.turns import Turns
+from dl4ia.search.attributes import history_of
+from dl4ia.search.turns import Turns
 
 NAME = "segmentation-tiny-glands"
 

@@ -17,11 +17,11 @@ from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from PIL import Image
 from test_session import open_in
 
-from dl4ia import dashboard
 from dl4ia.markdown import plain
-from dl4ia.notes import study_note, trial_note
-from dl4ia.search import search
-from dl4ia.selection import Finalist, Selection
+from dl4ia.report import dashboard
+from dl4ia.report.notes import study_note, trial_note
+from dl4ia.search.loop import search
+from dl4ia.selection.ranking import Finalist, Selection
 from dl4ia.session import Session
 
 HOSTILE = "<script>alert(1)</script> | ![x](javascript:alert) `a` $b$ www.c.org\n# **d** &lt;"
@@ -88,7 +88,7 @@ def test_the_pictures_are_of_the_validation_part(
         shown.append(images.names)
         return []
 
-    monkeypatch.setattr("dl4ia.segmentation.SegmentationTask.draw_trial", draw_trial)
+    monkeypatch.setattr("dl4ia.tasks.segmentation.SegmentationTask.draw_trial", draw_trial)
     run(session)
     (split,) = session.objective.splits
     assert shown == [session.dataset.subset(split.validation).names] * 2

@@ -13,8 +13,8 @@ import pytest
 from conftest import ROOT, write_gland_folder
 from optuna.exceptions import StorageInternalError
 
-from dl4ia.keeper import Keeper
-from dl4ia.study import finished_trials
+from dl4ia.search.study import finished_trials
+from dl4ia.workflow.keeper import Keeper
 
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
            "--trials", "12", "--epochs", "2", "--finalists", "1", "--repeats", "2",
@@ -76,7 +76,7 @@ def test_what_keeps_the_records_leaves_a_full_disk_to_the_search(
         looks.append(1)
         raise StorageInternalError("database or disk is full")
 
-    monkeypatch.setattr("dl4ia.keeper.SELDOM", 0.01)
+    monkeypatch.setattr("dl4ia.workflow.keeper.SELDOM", 0.01)
     monkeypatch.setattr(Keeper, "write_missing", fail)
     keeper = Keeper.__new__(Keeper)
     keeper._wake = threading.Event()

@@ -75,9 +75,9 @@ def test_own_data_from_the_folder_to_the_predictions(
 TRY_OUT = """
 import torch
 from dl4ia.data.embedded import EmbeddedGlands
-from dl4ia.objective import train_point
+from dl4ia.search.objective import train_point
 from dl4ia.search_space import check_point
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.tasks.segmentation import SegmentationTask
 from search_spaces.segmentation import REFERENCE_MODELS, REPORT_MODELS, SPACE
 
 for label, point in (REPORT_MODELS | REFERENCE_MODELS).items():

@@ -8,15 +8,9 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError
-from dl4ia.evaluation import (
-    Candidate,
-    Retrainer,
-    Retraining,
-    check_test_lock,
-    open_test_set,
-    retraining_seed,
-)
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
+from dl4ia.evaluation.test_lock import Candidate, check_test_lock, open_test_set
+from dl4ia.tasks.segmentation import SegmentationTask
 from search_spaces.segmentation import REPORT_MODELS
 
 CPU = torch.device("cpu")

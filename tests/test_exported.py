@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dl4ia.errors import InputError
-from dl4ia.exported import check_program
+from dl4ia.tracking.exported import check_program
 
 Program = dict[str, Any]
 

@@ -5,7 +5,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
-from dl4ia import figures
+from dl4ia.report import figures
 
 GOOD = [0.97, 0.98, 0.985, 0.99, 0.995]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dl4ia.data.dataset import Dataset
 from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit

@@ -15,10 +15,10 @@ import torch
 from conftest import ROOT, dl4ia, write_gland_folder
 from optuna.trial import TrialState
 
-from dl4ia import workers
-from dl4ia.ahead import train_ahead
-from dl4ia.jobs import jobs_done, put_jobs, take_jobs
-from dl4ia.repeats import kept_repeats
+from dl4ia.selection.repeats import kept_repeats
+from dl4ia.workers import processes
+from dl4ia.workers.jobs import jobs_done, put_jobs, take_jobs
+from dl4ia.workflow.ahead import train_ahead
 
 SPAWN = multiprocessing.get_context("spawn")
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
@@ -69,7 +69,7 @@ def test_a_job_whose_process_dies_is_done_by_another(tmp_path: Path) -> None:
 def test_workers_share_the_gpus_that_the_user_left_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "worker_command", lambda flags: [sys.executable, "-c", ASKING])
+    monkeypatch.setattr(processes, "worker_command", lambda flags: [sys.executable, "-c", ASKING])
     seen = []
     for visible in ("2,GPU-5f1", None):
         if visible:
@@ -77,7 +77,7 @@ def test_workers_share_the_gpus_that_the_user_left_them(
         else:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         logs = tmp_path / str(visible)
-        with workers.Workers(3, logs, gpus=2) as running:
+        with processes.Workers(3, logs, gpus=2) as running:
             while running.mend(True):
                 time.sleep(0.01)
         seen.append([(logs / f"worker_{number}.log").read_text().strip() for number in range(3)])
@@ -100,7 +100,7 @@ def test_workers_that_die_leave_their_jobs_to_the_study(
 ) -> None:
     """Where the output is no terminal too; one job done is no endless progress."""
     script = f"import os, pathlib, sys; {first} os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(workers, "worker_command", lambda flags: [sys.executable, "-c", script])
+    monkeypatch.setattr(processes, "worker_command", lambda flags: [sys.executable, "-c", script])
     session = SimpleNamespace(
         name="a study",
         arguments=SimpleNamespace(workers=2, ray=None, out=tmp_path),

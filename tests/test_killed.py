@@ -21,10 +21,10 @@ from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from dl4ia.attributes import history_of
-from dl4ia.repeats import kept_repeats
-from dl4ia.search import MOST_ATTEMPTS
-from dl4ia.study import finished_trials, is_interrupted
+from dl4ia.search.attributes import history_of
+from dl4ia.search.loop import MOST_ATTEMPTS
+from dl4ia.search.study import finished_trials, is_interrupted
+from dl4ia.selection.repeats import kept_repeats
 
 TRIALS, EPOCHS = 50, 6
 KILLS = int(os.environ.get("DL4IA_KILLS", "30"))

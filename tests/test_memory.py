@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 from conftest import run_study, write_gland_folder
 
-from dl4ia.attributes import history_of
+from dl4ia.search.attributes import history_of
 
 TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "75"))
 MOST = 25  # megabytes; the networks of one third of the trials have 120

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dl4ia.metrics import (
+from dl4ia.metrics.counts import (
     PixelCounts,
     confusion_matrix,
     expected_calibration_error,

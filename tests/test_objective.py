@@ -8,15 +8,15 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.attributes import hidden, history_of
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.glands import draw_glands
 from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
-from dl4ia.objective import REDUCTION, Objective, derive_seed, rung, train_point
+from dl4ia.search.attributes import hidden, history_of
+from dl4ia.search.objective import REDUCTION, Objective, derive_seed, rung, train_point
+from dl4ia.search.study import counts, is_interrupted, is_skipped
 from dl4ia.search_space import Space, choice, integer, real
-from dl4ia.segmentation import SegmentationTask
-from dl4ia.study import counts, is_interrupted, is_skipped
+from dl4ia.tasks.segmentation import SegmentationTask
 
 CPU = torch.device("cpu")
 EPOCHS = 3

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dl4ia.objects import ObjectCounts, object_dice, object_hausdorff
+from dl4ia.metrics.objects import ObjectCounts, object_dice, object_hausdorff
 
 
 def mask(*rows: str) -> Tensor:

@@ -13,11 +13,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import search_spaces.classification
 import search_spaces.segmentation
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Dataset
 from dl4ia.search_space import SpaceModule, settings_of
-from dl4ia.segmentation import SegmentationTask
-from dl4ia.task import Task
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.tasks.task import Task
 from dl4ia.training.augmentation import AugmentationSettings, Augmenter
 from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.fit import TrainingSettings

@@ -3,7 +3,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from dl4ia.errors import InputError
-from dl4ia.pareto import knee_point, pareto_front
+from dl4ia.search.pareto import knee_point, pareto_front
 
 
 def study_of(*values: tuple[float, ...]) -> optuna.Study:

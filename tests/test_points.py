@@ -8,9 +8,9 @@ import pytest
 from small_search import IDENTITY, REFERENCE, REPORT, SEARCHED, SPACE, run, storage
 
 from dl4ia.errors import InputError
-from dl4ia.points import read_points
+from dl4ia.search.points import read_points
+from dl4ia.search.study import enqueue_points, open_study
 from dl4ia.search_space import Point, choice
-from dl4ia.study import enqueue_points, open_study
 
 __all__ = ["storage"]  # a fixture
 

@@ -21,11 +21,11 @@ from optuna.trial import TrialState
 from servers import free_port, serving
 from small_search import begin, objective, run
 
-from dl4ia import storage as storage_file
 from dl4ia.environment import this_process
-from dl4ia.storage import open_storage
-from dl4ia.study import finished_trials, is_interrupted
-from dl4ia.turns import TurnLost, Turns
+from dl4ia.search import storage as storage_file
+from dl4ia.search.storage import open_storage
+from dl4ia.search.study import finished_trials, is_interrupted
+from dl4ia.search.turns import TurnLost, Turns
 
 WORKER = Path(__file__).with_name("small_search.py")
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dl4ia.command_line import add_gland_flags, parse, study_parser
+from dl4ia.command_line.flags import add_gland_flags, parse, study_parser
 from dl4ia.data.class_folder import ClassFolder
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError

@@ -7,8 +7,8 @@ import torch
 from conftest import run_study, write_gland_folder
 from optuna.trial import FrozenTrial
 
-from dl4ia.attributes import history_of
-from dl4ia.repeats import kept_repeats
+from dl4ia.search.attributes import history_of
+from dl4ia.selection.repeats import kept_repeats
 
 FLAGS = ("--data", "Tiny Glands", "--trials", "24", "--epochs", "3", "--finalists", "2")
 

@@ -7,9 +7,9 @@ import torch
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.splits import make_splits
 from dl4ia.errors import OutOfMemory, TrialFailure
-from dl4ia.objective import Objective
-from dl4ia.repeats import Repeats, kept_repeats, make_repeats
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.search.objective import Objective
+from dl4ia.selection.repeats import Repeats, kept_repeats, make_repeats
+from dl4ia.tasks.segmentation import SegmentationTask
 from search_spaces.segmentation import REPORT_MODELS, SPACE
 
 TASK = SegmentationTask()

@@ -12,14 +12,14 @@ import torch
 from conftest import runs_of
 from mlflow import MlflowClient
 
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.replication.run import kept_outcomes, replicate
 from dl4ia.replication.tables import Row, Table, as_markdown, as_text, cells, spread
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.search_space import check_point
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.tracking.writing import Tracker
 from search_spaces import classification, segmentation
 from search_spaces.segmentation import REPORT_MODELS

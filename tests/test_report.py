@@ -4,8 +4,8 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dl4ia.findings import leaderboard
-from dl4ia.report import trial_line
+from dl4ia.report.findings import leaderboard
+from dl4ia.report.terminal import trial_line
 from dl4ia.text import duration, table
 
 

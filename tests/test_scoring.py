@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Dataset
-from dl4ia.scoring import score, summary, table
-from dl4ia.segmentation import SegmentationTask
+from dl4ia.evaluation.scoring import score, summary, table
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
 
 CPU = torch.device("cpu")
 GLANDS = SegmentationTask()

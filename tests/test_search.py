@@ -15,9 +15,9 @@ from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, TrialFailure
-from dl4ia.search import MOST_ATTEMPTS, MOST_SKIPPED
-from dl4ia.storage import open_storage
-from dl4ia.study import ended_trials, finished_trials, is_interrupted, is_skipped
+from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED
+from dl4ia.search.storage import open_storage
+from dl4ia.search.study import ended_trials, finished_trials, is_interrupted, is_skipped
 
 __all__ = ["storage"]  # a fixture
 SHORT_TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "200"))
@@ -137,8 +137,8 @@ def test_what_another_container_has_begun_is_run_again_once_it_is_silent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """As after `docker rm -f` and `docker run`, or on a machine that was started again."""
-    monkeypatch.setattr("dl4ia.storage.LOCAL_HEARTBEAT", 1)
-    monkeypatch.setattr("dl4ia.storage.LOCAL_GRACE", 3)
+    monkeypatch.setattr("dl4ia.search.storage.LOCAL_HEARTBEAT", 1)
+    monkeypatch.setattr("dl4ia.search.storage.LOCAL_GRACE", 3)
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
 
     def stop(trial: optuna.Trial) -> float:

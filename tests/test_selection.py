@@ -8,9 +8,9 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from dl4ia import findings
 from dl4ia.errors import InputError, TrialFailure
-from dl4ia.selection import (
+from dl4ia.report import findings
+from dl4ia.selection.ranking import (
     Selection,
     best_trial,
     choose_finalists,

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from dl4ia.command_line import parse, study_parser
+from dl4ia.command_line.flags import parse, study_parser
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError, TrialFailure
-from dl4ia.retraining import retraining_of
-from dl4ia.segmentation import SegmentationTask
 from dl4ia.session import Length, Session, open_device, open_session
+from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.workflow.retrainings import retraining_of
 from search_spaces import segmentation
 
 

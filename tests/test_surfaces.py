@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dl4ia.surfaces import hausdorff_95, surface_dice
+from dl4ia.metrics.surfaces import hausdorff_95, surface_dice
 
 
 def square(top: int, left: int, side: int = 20) -> Tensor:

@@ -8,7 +8,7 @@ import pynvml
 import pytest
 import torch
 
-from dl4ia.usage import Usage
+from dl4ia.training.usage import Usage
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,10 @@ from conftest import refuses, runs_of
 from mlflow import MlflowClient
 from PIL import Image
 
-from dl4ia.command_line import study_parser
+from dl4ia.command_line.flags import study_parser
 from dl4ia.data.embedded_digits import EmbeddedDigits
-from dl4ia.pareto import knee_point, pareto_front
-from dl4ia.selection import best_trial
+from dl4ia.search.pareto import knee_point, pareto_front
+from dl4ia.selection.ranking import best_trial
 from search_spaces.classification import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "classification.py"

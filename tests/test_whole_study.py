@@ -23,13 +23,13 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 from PIL import Image
 
-from dl4ia.command_line import add_gland_flags, parse, study_parser
+from dl4ia.command_line.flags import add_gland_flags, parse, study_parser
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.data.images import open_image
-from dl4ia.repeats import kept_repeats
-from dl4ia.segmentation import SegmentationTask
-from dl4ia.selection import Selection
-from dl4ia.study import is_interrupted
+from dl4ia.search.study import is_interrupted
+from dl4ia.selection.ranking import Selection
+from dl4ia.selection.repeats import kept_repeats
+from dl4ia.tasks.segmentation import SegmentationTask
 from search_spaces.segmentation import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"

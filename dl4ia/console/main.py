@@ -6,9 +6,9 @@ from typing import NoReturn
 
 import click
 
+from dl4ia.command_line.process import run_and_exit
 from dl4ia.environment import tune_process
 from dl4ia.errors import InputError
-from dl4ia.process import run_and_exit
 
 OUT = Path("mlruns")
 TRACKING_URI = f"sqlite:///{OUT / 'mlflow.db'}"

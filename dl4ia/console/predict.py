@@ -21,7 +21,7 @@ from dl4ia.console.tiles import Canvas
 from dl4ia.data import class_folder, gland_folder
 from dl4ia.data.unlabelled import find_images, read_unlabelled
 from dl4ia.errors import InputError
-from dl4ia.objects import EIGHT_NEIGHBOURS
+from dl4ia.metrics.objects import EIGHT_NEIGHBOURS
 from dl4ia.text import plural, printable
 from dl4ia.tracking.reading import Winner, load_winner
 

@@ -21,15 +21,15 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia import findings
-from dl4ia.ablation import effects_of
-from dl4ia.attributes import hidden, history_of
 from dl4ia.console.results_copy import check_copy, write_copy
 from dl4ia.console.results_page import read_record, results_page
 from dl4ia.errors import InputError
-from dl4ia.repeats import repeat_environments
-from dl4ia.selection import Selection
-from dl4ia.study import find_study, first_value, is_interrupted
+from dl4ia.report import findings
+from dl4ia.search.attributes import hidden, history_of
+from dl4ia.search.study import find_study, first_value, is_interrupted
+from dl4ia.selection.ablation import effects_of
+from dl4ia.selection.ranking import Selection
+from dl4ia.selection.repeats import repeat_environments
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
 

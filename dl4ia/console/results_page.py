@@ -8,12 +8,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from dl4ia import findings
-from dl4ia.ablation import effects_of
 from dl4ia.environment import describe_code
 from dl4ia.errors import InputError, first_line
 from dl4ia.markdown import plain, table
-from dl4ia.selection import Selection
+from dl4ia.report import findings
+from dl4ia.selection.ablation import effects_of
+from dl4ia.selection.ranking import Selection
 from dl4ia.text import duration, plural, short
 
 

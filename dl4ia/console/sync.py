@@ -8,17 +8,17 @@ import optuna
 from dl4ia.addresses import check_tracking
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
-from dl4ia.recording import open_parent, write_repeats, write_trials
-from dl4ia.study import Identity, find_study, study_id
+from dl4ia.search.study import Identity, find_study, study_id
+from dl4ia.search.turns import KEEP, Turns
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, Status
 from dl4ia.tracking.writing import Tracker
-from dl4ia.turns import KEEP, Turns
+from dl4ia.workflow.recording import open_parent, write_repeats, write_trials
 
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """A study without its images; a `dl4ia.recording.Recorded`."""
+    """A study without its images; a `dl4ia.workflow.recording.Recorded`."""
 
     name: str
     study: optuna.Study

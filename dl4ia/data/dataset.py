@@ -62,7 +62,7 @@ class Dataset:
 
 
 class Source(Protocol):
-    """Where a study's data come from. Only `dl4ia.evaluation` may call `test` (the test lock)."""
+    """Where a study's data come from. Only `dl4ia.evaluation.test_lock` calls `test`."""
 
     name: str  # ends the study's name: results of two data sets never mix
     description: str  # one line for the user

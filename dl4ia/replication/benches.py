@@ -4,16 +4,16 @@ from pathlib import Path
 
 import torch
 
-from dl4ia.classification import ClassificationTask
 from dl4ia.data.dataset import Source
 from dl4ia.data.digit_source import digit_source
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.replication.trainings import Bench
-from dl4ia.segmentation import SegmentationTask
 from dl4ia.session import open_device
-from dl4ia.task import Task
+from dl4ia.tasks.classification import ClassificationTask
+from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.tasks.task import Task
 
 
 def open_bench(

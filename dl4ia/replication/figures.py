@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.metrics import PixelCounts
-from dl4ia.pictures import displayable, errors, plt
+from dl4ia.metrics.counts import PixelCounts
 from dl4ia.replication.trainings import Outcome
+from dl4ia.tasks.pictures import displayable, errors, plt
 
 CURVES = {"train": "training images", "scored": "test images"}
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dl4ia import html
 from dl4ia.replication.tables import Outcomes, Table, cells
+from dl4ia.report import html
 
 
 def write_page(

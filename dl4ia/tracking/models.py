@@ -12,7 +12,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from dl4ia.errors import InputError
-from dl4ia.exported import check_program
+from dl4ia.tracking.exported import check_program
 
 if TYPE_CHECKING:
     import torch

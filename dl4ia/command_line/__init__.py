@@ -1,0 +1,1 @@
+"""The flags of a study, and how a command ends. Imports nothing heavy."""

@@ -1,0 +1,106 @@
+"""A point trained on all training images, from a seed, and kept in a file."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.errors import InputError, first_line
+from dl4ia.search.objective import derive_seed, train_point
+from dl4ia.tasks.task import Task
+from dl4ia.training.checkpoint import Checkpoint, read_kept, write_kept
+from dl4ia.training.precision import training_precision
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """One retraining of the winner, from its own seed."""
+
+    model: nn.Module
+    history: dict[str, list[float]]  # train_loss, train_accuracy: one value an epoch
+    code: str  # which trained it: a commit, and whether there were changes
+
+
+@dataclass(frozen=True)
+class Retrainer:
+    """Trains a point on all of a dataset, from a seed, and keeps it in a file."""
+
+    task: Task
+    point: Mapping[str, Any]
+    dataset: Dataset
+    fingerprint: str  # the dataset's, which takes a while to make
+    epochs: int
+    seed: int
+    device: torch.device
+    code: str
+    file: Path
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is trained already: this point, on these data, as long, from this seed."""
+        return self._read() is not None
+
+    def train(self, after_epoch: Callable[[], object]) -> Retraining:
+        """Train it, or read it where it is kept.
+
+        A training cut off leaves a checkpoint, from which it goes on, where it is of the same.
+        Raises TrialFailure as `fit` does, InputError where the file cannot be written.
+        """
+        kept = self._read()
+        if kept is not None:
+            model = self.task.build(self.point, self.dataset)
+            model.load_state_dict(kept["weights"])
+            return Retraining(model, kept["history"], kept["commit"])
+        checkpoint = Checkpoint(self.file.with_suffix(".checkpoint"), self._checkpoint_recipe)
+        model, results = train_point(
+            self.task,
+            self.point,
+            self.dataset,
+            None,
+            self.epochs,
+            self.seed,
+            self.device,
+            checkpoint=checkpoint,
+        )
+        history: dict[str, list[float]] = {"train_loss": [], "train_accuracy": []}
+        for result in results:
+            for name, values in history.items():
+                values.append(result[name])
+            after_epoch()
+        self._keep(model, history)
+        checkpoint.remove()
+        return Retraining(model, history, self.code)
+
+    @property
+    def _recipe(self) -> str:
+        """All that the weights follow from."""
+        return repr((dict(self.point), self.fingerprint, self.epochs, self.seed))
+
+    @property
+    def _checkpoint_recipe(self) -> str:
+        """A training goes on where it was begun: on the same kind of device."""
+        precision = training_precision(self.device, self.task.trains_in_low_precision)
+        return f"{self._recipe} on {self.device.type} in {precision}"
+
+    def _read(self) -> dict[str, Any] | None:
+        return read_kept(self.file, self._recipe)
+
+    def _keep(self, model: nn.Module, history: dict[str, list[float]]) -> None:
+        kept = {
+            "weights": model.state_dict(),
+            "history": history,
+            "commit": self.code,
+        }
+        try:
+            write_kept(self.file, self._recipe, kept)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"{self.file}: cannot be written ({first_line(error)})") from error
+
+
+def retraining_seed(study_seed: int, trial: int, number: int) -> int:
+    """The seed of the winner's `number`-th retraining."""
+    return derive_seed(study_seed, "retraining", trial, number)

@@ -1,0 +1,127 @@
+"""From retrained networks and test images to numbers with intervals.
+
+Knows of no study and no file: it is handed the test images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.statistics import Scores, bootstrap, percentiles, share_positive
+from dl4ia.tasks.task import Task
+from dl4ia.training.precision import exactly
+
+BOOTSTRAP_SEED = 0
+LOWER_IS_BETTER = ("hausdorff_95", "object_hausdorff")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One point's retrainings on the test images.
+
+    single: each metric, of S seeds. ensemble: of the mean of their probabilities. averaged: of the
+        mean over flips and quarter turns too, where the task has them.
+    whole: metrics that are no ratio of sums over images, one value a seed.
+    """
+
+    single: Mapping[str, Scores]
+    ensemble: Mapping[str, Scores]
+    averaged: Mapping[str, Scores]
+    whole: Mapping[str, Sequence[float]]
+
+
+def score(task: Task, models: Sequence[nn.Module], test: Dataset, device: torch.device) -> Scored:
+    """Every metric of `task`, of every model, image by image."""
+    by_seed, whole = [], []
+    mean, mean_of_views = None, None
+    for model in models:
+        with exactly():
+            probabilities = task.probabilities(model, test, device)
+            views = task.averaged_probabilities(model, test, device)
+        by_seed.append(task.image_scores(probabilities, test))
+        whole.append(task.whole_scores(probabilities, test))
+        mean = probabilities if mean is None else mean + probabilities
+        if views is not None:
+            mean_of_views = views if mean_of_views is None else mean_of_views + views
+    count = len(models)
+    return Scored(
+        single={name: Scores.of_seeds([each[name] for each in by_seed]) for name in by_seed[0]},
+        ensemble={} if mean is None else task.image_scores(mean / count, test),
+        averaged={} if mean_of_views is None else task.image_scores(mean_of_views / count, test),
+        whole={name: [each[name] for each in whole] for name in whole[0]},
+    )
+
+
+def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) -> dict[str, float]:
+    """The winner's metrics, and how they differ from those of `other`, the report's best model.
+
+    `test_<metric>` is the mean over seeds, with `_sd` (n - 1), `_seed_<k>`, and the 95 % interval
+    `_low` to `_high` of a bootstrap over images (patients where `groups` names them) and seeds.
+    `test_<metric>_ensemble` and `…_ensemble_averaged` are no single model's. `report_<metric>`,
+    `difference_<metric>` with its interval, and `p_better_<metric>`, the share of draws in which
+    the winner is the better one, are paired over images.
+    """
+    names = list(scored.single)
+    rows = [scored.single[name] for name in names]
+    if other is not None:
+        rows += [other.single[name] for name in names]
+    draws = bootstrap(rows, groups, BOOTSTRAP_SEED)
+    found: dict[str, float] = {}
+    for number, name in enumerate(names):
+        found |= _with_spread(f"test_{name}", scored.single[name].by_seed())
+        low, high = percentiles(draws[number])
+        found |= {f"test_{name}_low": low, f"test_{name}_high": high}
+        for label, scores in (("", scored.ensemble), ("_averaged", scored.averaged)):
+            if name in scores:
+                found[f"test_{name}_ensemble{label}"] = scores[name].mean()
+        if other is not None:
+            found |= _with_spread(f"report_{name}", other.single[name].by_seed())
+            differences = draws[number] - draws[len(names) + number]
+            low, high = percentiles(differences)
+            found |= {
+                f"difference_{name}": scored.single[name].mean() - other.single[name].mean(),
+                f"difference_{name}_low": low,
+                f"difference_{name}_high": high,
+                f"p_better_{name}": share_positive(
+                    -differences if name in LOWER_IS_BETTER else differences
+                ),
+            }
+    for name, values in scored.whole.items():
+        found |= _with_spread(f"test_{name}", np.asarray(values))
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _with_spread(name: str, values: np.ndarray) -> dict[str, float]:
+    spread = {name: float(values.mean())}
+    if len(values) > 1:
+        spread[f"{name}_sd"] = float(values.std(ddof=1))
+    return spread | {f"{name}_seed_{number}": float(each) for number, each in enumerate(values)}
+
+
+def table(scored: Mapping[str, Scored], test: Dataset) -> list[dict[str, str | int | float]]:
+    """One row for each model (name -> its scores), seed and image: for the user's own statistics.
+
+    Of the metrics that are means over images.
+    """
+    rows: list[dict[str, str | int | float]] = []
+    for label, each in scored.items():
+        means = {name: scores for name, scores in each.single.items() if _is_mean(scores)}
+        seeds = len(next(iter(means.values())).numerator)
+        for seed in range(seeds):
+            for image, name in enumerate(test.names):
+                row: dict[str, str | int | float] = {"model": label, "seed": seed, "image": name}
+                if test.groups is not None:
+                    row["patient"] = test.groups[image]
+                row |= {
+                    metric: float(scores.numerator[seed, image]) for metric, scores in means.items()
+                }
+                rows.append(row)
+    return rows
+
+
+def _is_mean(scores: Scores) -> bool:
+    return bool((scores.denominator == 1).all())

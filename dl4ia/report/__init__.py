@@ -1,0 +1,1 @@
+"""What a study found, for every reader: terminal, page, dashboard."""

@@ -1,0 +1,196 @@
+"""What a study found, as rows and lines for every reader: terminal, page and dashboard."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.search.attributes import history_of
+from dl4ia.search.pareto import knee_point
+from dl4ia.search.study import first_value, is_interrupted, is_skipped
+from dl4ia.selection.ablation import Effect, effects_of
+from dl4ia.selection.ranking import Selection, ranked_trials
+from dl4ia.text import plural, short
+
+LEADERS = 10
+SAID = re.compile(r"_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)")
+
+
+def describe(trial: FrozenTrial) -> str:
+    """The named point, or the choices that say most."""
+    named = trial.user_attrs.get("point")
+    point = trial.params
+    telling = ("architecture", "normalization", "optimizer")
+    return str(named or " ".join(str(point[name]) for name in telling if name in point))
+
+
+def leaderboard(
+    study: optuna.Study, metric: str, report_models: Iterable[str]
+) -> list[tuple[str, ...]]:
+    """Rows: the best trials, and every report model with its rank, or why it has none."""
+    pooled = f"val_{metric}_pooled"
+    ranked = ranked_trials(study)
+    has_pooled = any(pooled in history_of(trial) for trial in ranked)
+    rows = []
+    missing = dict.fromkeys(report_models, "not run")
+    for trial in study.get_trials(deepcopy=False):
+        label = trial.user_attrs.get("report_model")
+        if label in missing and "failure" in trial.user_attrs:
+            missing[label] = f"failed: {trial.user_attrs['failure']}"
+        elif label in missing and is_skipped(trial):
+            missing[label] = f"skipped: {trial.user_attrs['skipped']}"
+    for rank, trial in enumerate(ranked, start=1):
+        label = trial.user_attrs.get("report_model")
+        missing.pop(str(label), None)
+        if rank <= LEADERS or label:
+            scores = [f"{first_value(trial):.4f}"]
+            if has_pooled:
+                scores.append(f"{history_of(trial)[pooled][-1]:.4f}")
+            name = f"{label} (report)" if label else describe(trial)
+            weights = f"{trial.user_attrs['weights']:,}"
+            rows.append((str(rank), str(trial.number), *scores, weights, name))
+    header = ("rank", "trial", f"val {metric}", *["pooled"] * has_pooled, "weights", "model")
+    dashes = ("–",) * (len(header) - 1)
+    rows += [(*dashes, f"{label} (report), {why}") for label, why in missing.items()]
+    return [header, *rows]
+
+
+def scored_winner(study: optuna.Study, selection: Selection) -> dict[str, Any] | None:
+    """The study's record of its winner and its test scores; None where they were not asked for."""
+    winner: dict[str, Any] = study.user_attrs.get("winner", {})
+    return winner if winner.get("trial") == selection.winner else None
+
+
+def optimism(study: optuna.Study, selection: Selection) -> str:
+    """What the search had promised beyond the winner's mean over the repeats."""
+    winner = selection.of(selection.winner)
+    said = (
+        f"{winner.searched:.4f} in the search, {selection.estimate(winner).mean:.4f} on fresh "
+        f"splits and seeds: {selection.optimism:+.4f}"
+    )
+    report, shared = selection.report_model, selection.shared_optimism
+    if report is not None and shared is not None:
+        name = describe(study.get_trials(deepcopy=False)[report])
+        count, mine, its = shared
+        beside = f"{name}, which was not picked from so many, has {its:+.4f}"
+        if count < selection.repeats:
+            over = plural(count, "repeat")
+            beside += f" over the first {over}, where the winner has {mine:+.4f}"
+        said += f" ({beside})"
+    return said
+
+
+def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]]:
+    """Rows: each finalist's value in the search and over the repeats, and why it was given up."""
+    trials = study.get_trials(deepcopy=False)
+    header = ("trial", "search", "repeats", "mean", "SD", "95 % interval", "weights", "model")
+    rows: list[tuple[str, ...]] = [header]
+    for each in selection.finalists:
+        mean, deviation, interval = "–", "–", "–"
+        if each.values:
+            found = selection.estimate(each)
+            mean = f"{found.mean:.4f}"
+            if found.count > 1:
+                deviation = f"{found.deviation:.4f}"
+                interval = f"{found.low:.4f} to {found.high:.4f}"
+        model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
+        cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
+        rows.append((*cells, interval, f"{each.weights:,}", model))
+    return rows
+
+
+def front(study: optuna.Study, front: Sequence[FrozenTrial]) -> list[tuple[str, ...]]:
+    """Rows: the Pareto front with the value of every objective; the knee is marked."""
+    rows: list[tuple[str, ...]] = [("trial", *(study.metric_names or ()), "model")]
+    knee = knee_point(front)
+    for trial in front:
+        costs = [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in trial.values[1:]]
+        model = describe(trial) + (", the knee" if trial.number == knee.number else "")
+        rows.append((str(trial.number), f"{first_value(trial):.4f}", *costs, model))
+    return rows
+
+
+def effect_line(effect: Effect, held_out: float) -> str:
+    """One choice turned back, and what that costs."""
+    turned = f"{effect.name}: {short(effect.chosen)} → {short(effect.turned_back)}"
+    if effect.failure:
+        return f"{turned}  failed: {effect.failure}"
+    found = effect.estimate(held_out)
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
+
+
+def ablation_of(study: optuna.Study, winner: int) -> dict[str, Any] | None:
+    """What the study has of this trial's choices, turned back; None where it was not asked."""
+    ablation: dict[str, Any] = study.user_attrs.get("ablation", {})
+    return ablation if ablation.get("trial") == winner else None
+
+
+def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows: what each choice buys; ablation: the study's attribute. Without those that failed."""
+    rows: list[tuple[str, ...]] = [
+        ("choice", "winner", str(ablation["baseline"]), "effect", "95 % interval")
+    ]
+    for each in effects_of(ablation):
+        if not each.failure:
+            found = each.estimate(ablation["held_out"])
+            between = f"{found.low:+.4f} to {found.high:+.4f}"
+            cells = (each.name, short(each.chosen), short(each.turned_back))
+            rows.append((*cells, f"{found.mean:+.4f}", between))
+    return rows
+
+
+def test_metrics(scores: Mapping[str, float]) -> list[str]:
+    """The test metrics' own names, without what is said of each: its SD, interval and so on."""
+    known = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
+    return [name for name in known if not _is_said_of(name, known)]
+
+
+def _is_said_of(name: str, metrics: Sequence[str]) -> bool:
+    """Whether it is another metric's name and an end; a class may be called "low" too."""
+    return any(name.startswith(other) and SAID.fullmatch(name, len(other)) for other in metrics)
+
+
+def spread(scores: Mapping[str, float], name: str) -> str:
+    """One of a winner's scores, ± its standard deviation over seeds where there are several."""
+    deviation = f" ± {scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else ""
+    return f"{scores[name]:.4f}{deviation}"
+
+
+def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
+    """The 95 % interval of one of a winner's scores; sign: "+" for a difference."""
+    return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
+
+
+def ensembles(winner: Mapping[str, Any], metric: str) -> list[tuple[str, str, float]]:
+    """A metric's name, of what that is no single model, and its value on the test images."""
+    scores = winner["metrics"]
+    return [
+        (name, label, scores[f"test_{name}_{suffix}"])
+        for suffix, label in ensemble_labels(winner["seeds"]).items()
+        for name in (metric, f"{metric}_pooled")
+        if f"test_{name}_{suffix}" in scores
+    ]
+
+
+def ensemble_labels(seeds: int) -> dict[str, str]:
+    """The end of a score's name -> in words; without the ensemble of a single seed."""
+    of_seeds = "" if seeds == 1 else f"ensemble of the {seeds} seeds, "
+    labels = {} if seeds == 1 else {"ensemble": of_seeds.removesuffix(", ")}
+    return labels | {"ensemble_averaged": f"{of_seeds}mean over flips and quarter turns"}
+
+
+def states(study: optuna.Study) -> str:
+    """How many trials were completed, pruned, failed, interrupted and skipped, in words."""
+    every = study.get_trials(deepcopy=False)
+    trials = [trial for trial in every if not is_skipped(trial)]
+    skipped = len(every) - len(trials)
+    counts = {state: sum(trial.state == state for trial in trials) for state in TrialState}
+    interrupted = sum(is_interrupted(trial) for trial in trials)
+    words = (
+        f"{counts[TrialState.COMPLETE]} trials completed, {counts[TrialState.PRUNED]} pruned, "
+        f"{counts[TrialState.FAIL] - interrupted} failed"
+    )
+    words += f"; {interrupted} interrupted and run again" if interrupted else ""
+    return words + (f"; {skipped} skipped, of too many weights" if skipped else "")

@@ -1,0 +1,331 @@
+"""A study's report as one self-contained HTML page, read from the study alone."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.environment import describe_code
+from dl4ia.report import figures, findings, html
+from dl4ia.search.attributes import hidden, history_of
+from dl4ia.search.pareto import pareto_front
+from dl4ia.search.study import RANDOM_TRIALS, first_value, is_skipped
+from dl4ia.search_space import SpaceModule
+from dl4ia.selection.ablation import effects_of
+from dl4ia.selection.ranking import Selection
+from dl4ia.selection.repeats import repeat_environments
+from dl4ia.statistics import expected_best
+from dl4ia.text import plural, short
+
+MOST_IMPORTANT = 6  # hyperparameters that are drawn
+
+
+def write_study_page(
+    file: Path,
+    study: optuna.Study,
+    selection: Selection,
+    metric: str,
+    searched: SpaceModule,
+    validation: str,
+    commands: str,
+) -> None:
+    """Everything that a finished study has to say. commands: how to make it again."""
+    winner = findings.scored_winner(study, selection)
+    trial = study.get_trials(deepcopy=False)[selection.winner]
+    openings = plural(len(study.user_attrs.get("test_openings", ())), "time")
+    parts = [
+        figures.scripts(),
+        html.heading(study.study_name, 1),
+        html.paragraph(
+            f"Winner: trial {trial.number}, {findings.describe(trial)}, "
+            f"{trial.user_attrs['weights']:,} weights. Chosen by validation alone; the test set "
+            f"was opened {openings}."
+        ),
+        html.tiles(_headline(study, selection, metric, winner)),
+        *(_test(study, metric, winner) if winner else ()),
+        *_finalists(study, selection, metric),
+        *_search(study, metric, searched, validation),
+        *_front(study),
+        *_choices(study, metric),
+        *_ablation(study, metric, trial.number),
+        *_budget(study, metric),
+        *(_pictures(winner) if winner else ()),
+        *_point(trial),
+        *_provenance(study, winner, commands),
+    ]
+    html.write_page(file, study.study_name, parts)
+
+
+def _name(study: optuna.Study, number: int) -> str:
+    return findings.describe(study.get_trials(deepcopy=False)[number])
+
+
+def _headline(
+    study: optuna.Study, selection: Selection, metric: str, winner: dict[str, Any] | None
+) -> list[tuple[str, str]]:
+    tiles = []
+    if winner is None:
+        trial = study.get_trials(deepcopy=False)[selection.winner]
+        tiles.append(
+            (f"{first_value(trial):.4f}", f"validation {metric}; not scored on the test set")
+        )
+    else:
+        scores = winner["metrics"]
+        tiles.append(
+            (
+                findings.spread(scores, f"test_{metric}"),
+                f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
+                f"{findings.interval(scores, f'test_{metric}')}",
+            )
+        )
+    if winner is not None and winner["compared_with"] is not None:
+        name = _name(study, winner["compared_with"])
+        tiles.append(
+            (
+                f"{scores[f'difference_{metric}']:+.4f}",
+                f"against {name}, the report's best, retrained the same way; 95 % interval "
+                f"{findings.interval(scores, f'difference_{metric}', '+')}; "
+                f"P(winner better) {scores[f'p_better_{metric}']:.3f}",
+            )
+        )
+    if selection.finalists:
+        tiles.append(
+            (
+                f"{selection.optimism:+.4f}",
+                f"measured optimism: {findings.optimism(study, selection)}",
+            )
+        )
+    return tiles
+
+
+def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]:
+    """Every test metric of the winner, and the report's best model's beside it."""
+    scores = winner["metrics"]
+    other = winner["compared_with"]
+    header = ["metric", "mean", "SD", "95 % interval"]
+    if other is not None:
+        header += [
+            _name(study, other),
+            "difference",
+            "95 % interval",
+            "P(better)",
+        ]
+    rows = [header]
+    for name in findings.test_metrics(scores):
+        row = [name, f"{scores[f'test_{name}']:.4f}", *_cells(scores, f"test_{name}")]
+        if other is not None:
+            row += ["–"] * 4
+            if f"difference_{name}" in scores:
+                row[4:] = [
+                    f"{scores[f'report_{name}']:.4f}",
+                    f"{scores[f'difference_{name}']:+.4f}",
+                    findings.interval(scores, f"difference_{name}", "+"),
+                    f"{scores[f'p_better_{name}']:.3f}",
+                ]
+        rows.append(row)
+    over = plural(winner["images"], "image")
+    if winner["patients"]:
+        over += f" of {plural(winner['patients'], 'patient')}, drawn patient by patient,"
+    parts = [
+        html.heading("Test"),
+        html.paragraph(
+            f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
+            f"{plural(winner['seeds'], 'seed')}. Intervals by a bootstrap over {over} and seeds; "
+            "differences are paired. Distances (Hausdorff) are in pixels, lower is better."
+        ),
+        html.table(rows),
+    ]
+    ensembles = [["no single model", "metric", "value"]]
+    for name, label, value in findings.ensembles(winner, metric):
+        ensembles.append([label, name, f"{value:.4f}"])
+    return [*parts, "<p></p>", html.table(ensembles)] if len(ensembles) > 1 else parts
+
+
+def _cells(scores: dict[str, float], name: str) -> list[str]:
+    deviation = f"{scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else "–"
+    return [deviation, findings.interval(scores, name) if f"{name}_low" in scores else "–"]
+
+
+def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
+    if not selection.finalists:
+        return []
+    parts = [
+        html.heading("Finalists"),
+        html.paragraph(
+            "The best of many trials is on the bright side of its true value. So the search's best "
+            f"points were trained again on {selection.repeats} splits and seeds that it never "
+            "used, the same for all; the best mean wins. Intervals: corrected resampled t "
+            "(Nadeau and Bengio 2003), since trainings share images."
+        ),
+        html.table(findings.finalists(study, selection), "last"),
+        figures.fragment(figures.finalists(study, selection, metric)),
+    ]
+    if selection.simpler is not None:
+        simpler = selection.of(selection.simpler)
+        parts.append(
+            html.paragraph(
+                f"Simpler: trial {simpler.trial} with {simpler.weights:,} weights is within one "
+                "standard error of the winner."
+            )
+        )
+    return parts
+
+
+def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation: str) -> list[str]:
+    trials = study.get_trials(deepcopy=False)
+    return [
+        html.heading("Search"),
+        html.paragraph(
+            f"{findings.states(study)}; a trial's value is the validation {metric} ({validation}) "
+            "at the end of training."
+        ),
+        html.table(findings.leaderboard(study, metric, searched.REPORT_MODELS), "last"),
+        html.paragraph(searched.REPORT_NOTE),
+        *_left_out(study),
+        figures.fragment(
+            figures.history(trials, metric, [findings.describe(trial) for trial in trials])
+        ),
+    ]
+
+
+def _left_out(study: optuna.Study) -> list[str]:
+    """What the plots do not show at first."""
+    values = figures.completed_values(study.get_trials(deepcopy=False))
+    low, _ = figures.value_range(values)
+    below = sum(value < low for value in values)
+    if not below:
+        return []
+    return [
+        html.paragraph(
+            f"The plots begin at {low:.3f}, since beside lower values ({plural(below, 'trial')} "
+            "that completed) the others would look alike: a double click shows all."
+        )
+    ]
+
+
+def _front(study: optuna.Study) -> list[str]:
+    """Of several objectives: what no other trial beats."""
+    if len(study.directions) == 1:
+        return []
+    return [
+        html.heading("Pareto front"),
+        html.paragraph(
+            "The trials that no other beats in every objective. The knee is the nearest to the "
+            "best of each (weights and seconds by their logarithms), and wins."
+        ),
+        html.table(findings.front(study, pareto_front(study)), "last"),
+    ]
+
+
+def _choices(study: optuna.Study, metric: str) -> list[str]:
+    """Importances, and the trials over what matters most."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of experimental features, and of constant parameters
+        try:
+            # Optuna takes a target to be better where it is lower.
+            target = (lambda trial: -first_value(trial)) if len(study.directions) > 1 else None
+            importances = optuna.importance.get_param_importances(study, target=target)
+        except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
+            return []
+        drawn = [name for name, value in importances.items() if value > 0][:MOST_IMPORTANT]
+        if not drawn:
+            return []
+        return [
+            html.heading("Which choices went with good trials"),
+            html.paragraph(
+                "Optuna's importances (PED-ANOVA) over the completed trials: how far a "
+                "hyperparameter tells the good from the rest. Of a search that went where it was "
+                "good, so a hint; an ablation is the test of it."
+            ),
+            figures.fragment(figures.bars(importances, "importance")),
+            figures.fragment(figures.slices(study, drawn, metric)),
+            figures.fragment(figures.parallel(study, drawn, metric)),
+        ]
+
+
+def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
+    ablation = findings.ablation_of(study, winner)
+    if ablation is None:
+        return []
+    effects = effects_of(ablation)
+    failed = [findings.effect_line(each, ablation["held_out"]) for each in effects if each.failure]
+    return [
+        html.heading("What each choice buys"),
+        html.paragraph(
+            f"The winner's validation {metric} minus that with one choice turned back to "
+            f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds."
+        ),
+        html.table(findings.effects(ablation)),
+        figures.fragment(figures.ablation(ablation, metric)),
+        *map(html.paragraph, failed),
+    ]
+
+
+def _budget(study: optuna.Study, metric: str) -> list[str]:
+    values = random_values(study, metric)
+    if len(values) < 2:
+        return []
+    return [
+        html.heading("What a budget buys"),
+        html.paragraph(
+            f"The expected best validation {metric} of n random trials, without bias from the "
+            f"{len(values)} of this study's that were drawn at random (a pruned one counts with "
+            "the last value seen, so the curve is on the low side)."
+        ),
+        figures.fragment(figures.budget(expected_best(values).tolist(), metric)),
+    ]
+
+
+def random_values(study: optuna.Study, metric: str) -> list[float]:
+    """Of the trials that were drawn before the sampler began to model; pruned: the last seen."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    drawn = [trial for trial in trials if "point" not in trial.user_attrs][:RANDOM_TRIALS]
+    column = f"val_{metric}"
+    return [history_of(trial)[column][-1] for trial in drawn if not is_skipped(trial)]
+
+
+def _pictures(winner: dict[str, Any]) -> list[str]:
+    files = [Path(name) for name in winner["pictures"]]
+    parts = [html.heading("Pictures (first seed's model)")]
+    parts += [html.picture(file.stem.replace("_", " "), file) for file in files if file.exists()]
+    return parts if len(parts) > 1 else []
+
+
+def _point(trial: FrozenTrial) -> list[str]:
+    rows = [["hyperparameter", "winner"], *([k, short(v)] for k, v in trial.params.items())]
+    return [html.heading("The winner's point"), html.table(rows)]
+
+
+def _provenance(study: optuna.Study, winner: dict[str, Any] | None, commands: str) -> list[str]:
+    identity = study.user_attrs["identity"]
+    environments = [hidden(trial, "environment") for trial in study.get_trials(deepcopy=False)]
+    environments += repeat_environments(study)
+
+    def known(key: str) -> str:
+        return ", ".join(sorted({str(each[key]) for each in environments if key in each})) or "–"
+
+    rows = [["what", "value"], *([name, str(value)] for name, value in identity.items())]
+    names = ("commit", "dirty", "device", "precision", "system", "processor", "cores",
+             "python", "torch", "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
+    rows += [[f"trials' and repeats' {name}", known(name)] for name in names]
+    if winner is not None:
+        rows += [
+            ["retrainings' commits", ", ".join(winner["commits"])],
+            ["test images' fingerprint", winner["test_fingerprint"]],
+        ]
+    for number, opening in enumerate(study.user_attrs.get("test_openings", ()), start=1):
+        rows.append(
+            [
+                f"test set opened, {number}",
+                f"{opening['when']} for trial {opening['trial']}, {opening['seeds']} seeds, "
+                f"{opening['epochs']} epochs, commit {describe_code(opening, 10)}",
+            ]
+        )
+    return [
+        html.heading("Where this comes from"),
+        html.table(rows, "provenance"),
+        html.heading("To make it again"),
+        html.code(commands),
+    ]

@@ -1,0 +1,187 @@
+"""A trial: a point is sampled, trained on the training parts, scored on the validation parts.
+
+The value is the validation metric of the weights at the end of training, a mean over images and
+over folds. Everything a trial is known by is written into the Optuna trial; MLflow is written from
+there.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import torch
+from optuna.exceptions import UpdateFinishedTrialError
+
+from dl4ia.data.dataset import Dataset
+from dl4ia.data.splits import Split
+from dl4ia.errors import TrialFailure
+from dl4ia.models.layers import weight_count
+from dl4ia.search.attributes import hide
+from dl4ia.search_space import Space, sample, settings_of
+from dl4ia.tasks.task import Task
+from dl4ia.training.augmentation import AugmentationSettings
+from dl4ia.training.checkpoint import Checkpoint
+from dl4ia.training.fit import Result, TrainingSettings, fit
+from dl4ia.training.precision import training_precision
+from dl4ia.training.usage import Usage
+
+REDUCTION = 4  # of the trials that reach a quarter of the epochs, a quarter go on
+
+AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed for one purpose: 31 bits that no other sequence of parts shares, but by chance."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def train_point(
+    task: Task,
+    point: Mapping[str, Any],
+    train: Dataset,
+    validation: Dataset | None,
+    epochs: int,
+    seed: int,
+    device: torch.device,
+    largest_part: int | None = None,
+    precision: torch.dtype | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[torch.nn.Module, Iterator[Result]]:
+    """The network of `point` and its training, which has not begun; see `fit` for the results.
+
+    precision: of the training steps; None: what is fast on the device, if the task may.
+    checkpoint: where a long training is kept while it goes on.
+    """
+    torch.manual_seed(seed)
+    model = task.build(point, train)
+    results = fit(
+        model,
+        train,
+        validation,
+        settings_of(TrainingSettings, point),
+        settings_of(AugmentationSettings, point),
+        task.evaluate,
+        epochs,
+        seed,
+        device,
+        precision or training_precision(device, task.trains_in_low_precision),
+        largest_part,
+        checkpoint,
+    )
+    return model, results
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Scores trials. It is handed training data only (the test lock)."""
+
+    task: Task
+    space: Space
+    dataset: Dataset
+    splits: Sequence[Split]
+    epochs: int
+    seed: int
+    device: torch.device
+    environment: Mapping[str, str]
+    most_weights: int | None = None
+    further: tuple[str, ...] = ()  # objectives besides the metric: "weights", "seconds" (an epoch)
+    # Is shown what a trial that was trained to the end has made (of the last fold), while Optuna
+    # still takes attributes of the trial.
+    after_training: AfterTraining | None = None
+
+    def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
+        """The trial's value, or those of several objectives.
+
+        Raises TrialPruned, or TrialFailure after recording the reason.
+        """
+        seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
+        hide(trial, "environment", dict(self.environment))
+        trial.set_user_attr("seed", seed)
+        history: list[Result] = []
+        try:
+            value = self._train(trial, sample(self.space, trial), seed, history)
+            if not self.further:
+                return value
+            seconds = sum(result["seconds"] for result in history) / len(history)
+            costs = {"weights": float(trial.user_attrs["weights"]), "seconds": seconds}
+            return (value, *(costs[name] for name in self.further))
+        except optuna.TrialPruned:
+            raise
+        except TrialFailure as failure:
+            trial.set_user_attr("failure", str(failure))
+            raise
+        except Exception as error:  # ours: it stops the study, but is not to be run again for ever
+            trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if history:
+                columns = {name: [result[name] for result in history] for name in history[0]}
+                # Refused of a trial that was given up; it must not hide how this one ended.
+                with suppress(UpdateFinishedTrialError):
+                    hide(trial, "history", columns)
+
+    def results(
+        self, point: Mapping[str, Any], seed: int, trial: optuna.Trial | None = None
+    ) -> Iterator[Result]:
+        """Train the folds side by side, and yield each epoch's mean over them, and `Usage`.
+
+        Where there is a `trial` it is told the number of weights, and `after_training` is called.
+        Raises TrialPruned, after saying so in the trial's attribute `skipped`, where it is of more
+        than `most_weights`: nothing is trained then.
+        """
+        trainings = []
+        for number, split in enumerate(self.splits):
+            train = self.dataset.subset(split.train)
+            validation = self.dataset.subset(split.validation)
+            fold_seed = derive_seed(seed, "fold", number)
+            model, results = train_point(
+                self.task, point, train, validation, self.epochs, fold_seed, self.device
+            )
+            trainings.append(results)
+        if trial is not None:
+            weights = weight_count(model)
+            trial.set_user_attr("weights", weights)
+            if self.most_weights is not None and weights > self.most_weights:
+                trial.set_user_attr("skipped", f"{weights:,} weights, over {self.most_weights:,}")
+                raise optuna.TrialPruned("skipped")
+        sizes = [len(split.validation) for split in self.splits]
+        usage = Usage(self.device)
+        for folds in zip(*trainings, strict=True):
+            yield _mean_over_folds(folds, sizes) | usage.read()
+        if trial is not None and self.after_training is not None:
+            self.after_training(trial, model, validation)
+
+    def _train(
+        self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
+    ) -> float:
+        """Train and report, so that each epoch's mean over folds can be pruned."""
+        # Named points are there to be compared with: they are trained to the end. Nor do they set
+        # the pace: the report's take one step an epoch, and "all is gland" scores 0.66 meanwhile.
+        is_named = "point" in trial.user_attrs
+        for epoch, result in enumerate(self.results(point, seed, trial), start=1):
+            history.append(result)
+            if self.further:
+                continue  # Optuna prunes by one objective only
+            trial.report(result[f"val_{self.task.metric}"], epoch)
+            decides = epoch == rung(self.epochs) < self.epochs
+            if decides and not is_named and trial.should_prune():
+                raise optuna.TrialPruned(f"in epoch {epoch}")
+        return history[-1][f"val_{self.task.metric}"]
+
+
+def rung(epochs: int) -> int:
+    """The one epoch after which a trial of so many is pruned or goes on to its end."""
+    return epochs // REDUCTION + 1
+
+
+def _mean_over_folds(folds: Sequence[Result], sizes: Sequence[int]) -> Result:
+    """Each fold weighs as much as it has images, so that a metric is a mean over images."""
+    means = {
+        name: sum(size * fold[name] for size, fold in zip(sizes, folds, strict=True)) / sum(sizes)
+        for name in folds[0]
+    }
+    return means | {"seconds": sum(fold["seconds"] for fold in folds)}

@@ -1,0 +1,241 @@
+"""Who wins, by validation alone.
+
+The best of many trials is on the bright side of its true value (the winner's curse). So the best
+few points, and the best of the report's models, are trained again on splits and seeds that the
+search never used, and the winner is the best mean of these.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.errors import InputError, TrialFailure
+from dl4ia.search.study import first_value
+from dl4ia.selection.repeats import Repeats
+from dl4ia.statistics import Estimate, estimate, p_positive
+
+STOP_BELOW = 0.05  # p of the one-sided paired test against the leader
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial's point, trained again.
+
+    values: the validation metric, one a repeat; fewer than the others' where it was given up.
+    given_up: why it was trained no further; "" of those that went through all repeats.
+    """
+
+    trial: int
+    weights: int
+    searched: float  # the trial's own value
+    values: tuple[float, ...]
+    given_up: str = ""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The finalists, best mean first, those given up last; and who wins.
+
+    simpler: the trial of fewest weights among those within one standard error of the winner; None
+        where that is the winner.
+    held_out: of the repeats; see `dl4ia.statistics.estimate`.
+    """
+
+    finalists: tuple[Finalist, ...]
+    winner: int
+    simpler: int | None
+    report_model: int | None  # the trial of the best report model
+    repeats: int
+    held_out: float
+
+    def estimate(self, finalist: Finalist) -> Estimate:
+        """Its mean over repeats, and how far that can be trusted.
+
+        The interval is cut off at 0 and 1: Dice and accuracy are shares, which a t does not know.
+        """
+        found = estimate(finalist.values, self.held_out)
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+    @property
+    def optimism(self) -> float:
+        """The winner's value in the search minus its mean over the repeats."""
+        winner = self.of(self.winner)
+        return winner.searched - self.estimate(winner).mean
+
+    @property
+    def shared_optimism(self) -> tuple[int, float, float] | None:
+        """That of the winner and of the report's best model, over so many repeats that both have.
+
+        The latter was hardly chosen for its value. What both share is the search's one split, which
+        may be easier or harder than others. None where that model wins, or has no repeat.
+        """
+        if self.report_model is None or self.report_model == self.winner:
+            return None
+        winner, report = self.of(self.winner), self.of(self.report_model)
+        count = min(len(winner.values), len(report.values))
+        if count == 0:
+            return None
+        mine, its = (
+            each.searched - float(np.mean(each.values[:count])) for each in (winner, report)
+        )
+        return count, mine, its
+
+    def of(self, trial: int) -> Finalist:
+        """The finalist that is this trial."""
+        return next(each for each in self.finalists if each.trial == trial)
+
+    def as_record(self) -> dict[str, Any]:
+        """For the study's attributes."""
+        return asdict(self)
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> "Selection":
+        """What `as_record` gave, through JSON."""
+        finalists = tuple(
+            Finalist(**(each | {"values": tuple(each["values"])})) for each in record["finalists"]
+        )
+        return Selection(**(dict(record) | {"finalists": finalists}))
+
+
+def ranked_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The completed trials, best validation value first; of equals the fewer weights first."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(
+        trials, key=lambda trial: (-first_value(trial), trial.user_attrs["weights"], trial.number)
+    )
+
+
+def best_value(study: optuna.Study) -> float | None:
+    """Of the completed trials; None before there is one."""
+    ranked = ranked_trials(study)
+    return first_value(ranked[0]) if ranked else None
+
+
+def best_trial(study: optuna.Study) -> FrozenTrial:
+    """The completed trial with the best validation value."""
+    ranked = ranked_trials(study)
+    if not ranked:
+        failures = [trial.user_attrs.get("failure") for trial in study.get_trials(deepcopy=False)]
+        reason = next((failure for failure in reversed(failures) if failure), "none was trained")
+        raise InputError(
+            f"study {study.study_name!r} has no completed trial to choose from; the last failure: "
+            f"{reason}; more trials (--trials) or epochs (--epochs, in another study) may help"
+        )
+    return ranked[0]
+
+
+def best_report_model(study: optuna.Study) -> FrozenTrial | None:
+    """The completed trial of a report model with the best validation value."""
+    named = [trial for trial in ranked_trials(study) if "report_model" in trial.user_attrs]
+    return named[0] if named else None
+
+
+def without_finalists(study: optuna.Study, winner: FrozenTrial) -> Selection:
+    """A trial of the search wins as it is."""
+    report = best_report_model(study)
+    return Selection((), winner.number, None, report.number if report else None, 0, 0.0)
+
+
+def choose_finalists(study: optuna.Study, count: int) -> list[FrozenTrial]:
+    """The best `count` trials of different points, and the best report model's besides.
+
+    Raises InputError where no trial is completed.
+    """
+    best_trial(study)
+    chosen: list[FrozenTrial] = []
+    for trial in ranked_trials(study):
+        if len(chosen) < count and all(trial.params != other.params for other in chosen):
+            chosen.append(trial)
+    report = best_report_model(study)
+    if report is not None and all(report.params != other.params for other in chosen):
+        chosen.append(report)
+    return chosen
+
+
+def select(
+    trials: Sequence[FrozenTrial],
+    repeats: Repeats,
+    after_epoch: Callable[[], object],
+    after_repeat: Callable[[int, FrozenTrial, float], object],
+) -> Selection:
+    """Train the trials' points on all repeats, but the weak ones on fewer, and choose the winner.
+
+    After each repeat a finalist is given up that the one-sided paired test puts below the leader.
+    Raises InputError where every finalist fails.
+    """
+    values: dict[int, list[float]] = {trial.number: [] for trial in trials}
+    given_up: dict[int, str] = {}
+    for number in range(len(repeats)):
+        left = [trial for trial in trials if trial.number not in given_up]
+        repeats.prepare({_label(trial): trial.params for trial in left}, [number])
+        for trial in left:
+            try:
+                value = repeats.value(trial.params, number, _label(trial), after_epoch)
+            except TrialFailure as failure:
+                given_up[trial.number] = f"failed on repeat {number + 1}: {failure}"
+                continue
+            values[trial.number].append(value)
+            after_repeat(number, trial, value)
+        running = [trial.number for trial in trials if trial.number not in given_up]
+        if running and number + 1 < len(repeats):
+            leader = max(running, key=lambda trial: float(np.mean(values[trial])))
+            for other in running:
+                behind = np.subtract(values[leader], values[other]).tolist()
+                if other != leader and p_positive(behind, repeats.held_out) < STOP_BELOW:
+                    given_up[other] = f"below the leader after {number + 1} repeats"
+    finalists = [
+        Finalist(
+            trial.number,
+            trial.user_attrs["weights"],
+            first_value(trial),
+            tuple(values[trial.number]),
+            given_up.get(trial.number, ""),
+        )
+        for trial in trials
+    ]
+    report = [trial.number for trial in trials if "report_model" in trial.user_attrs]
+    return _decide(finalists, report, len(repeats), repeats.held_out)
+
+
+def _label(trial: FrozenTrial) -> str:
+    return f"trial {trial.number}"
+
+
+def _decide(
+    finalists: list[Finalist], report: list[int], repeats: int, held_out: float
+) -> Selection:
+    """The best mean wins; of equals fewer weights."""
+
+    def rank(finalist: Finalist) -> tuple[bool, float, int, int]:
+        mean = float(np.mean(finalist.values)) if finalist.values else -np.inf
+        return bool(finalist.given_up), -mean, finalist.weights, finalist.trial
+
+    ordered = sorted(finalists, key=rank)
+    winner = ordered[0]
+    if winner.given_up:
+        raise InputError(
+            f"every finalist failed; of trial {winner.trial}: {winner.given_up}; the study is "
+            "intact and the test set unopened: more trials (--trials) may find steadier ones"
+        )
+    found = estimate(winner.values, held_out)
+    within = [
+        each
+        for each in ordered
+        if not each.given_up
+        and each.weights < winner.weights
+        and np.mean(each.values) >= found.mean - found.error
+    ]
+    simpler = min(within, key=lambda each: (each.weights, rank(each)), default=None)
+    of_report = [each.trial for each in ordered if each.trial in report]
+    return Selection(
+        finalists=tuple(ordered),
+        winner=winner.trial,
+        simpler=simpler.trial if simpler else None,
+        report_model=of_report[0] if of_report else None,
+        repeats=repeats,
+        held_out=held_out,
+    )

@@ -1,0 +1,152 @@
+"""Points trained again, on splits and seeds that the search never used.
+
+The same splits and seeds for every point, so that points are compared in pairs. What was trained is
+kept in the study and is not trained again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import optuna
+
+from dl4ia.data.splits import DEFAULT_PARTS, Split, make_splits
+from dl4ia.errors import OutOfMemory, TrialFailure
+from dl4ia.search.objective import Objective, derive_seed
+from dl4ia.workers.jobs import Job
+
+KEPT = "repeat "  # how a study's attributes begin that hold a training
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Where points are trained again: each repeat is one split and one seed."""
+
+    study: optuna.Study
+    objective: Objective  # its task, data, length and device; its own splits are the search's
+    splits: tuple[Split, ...]
+    train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None  # several at once
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    @property
+    def held_out(self) -> float:
+        """Size of the validation parts over that of the training parts."""
+        validation = sum(len(split.validation) for split in self.splits)
+        return validation / sum(len(split.train) for split in self.splits)
+
+    def prepare(self, points: Mapping[str, Mapping[str, Any]], numbers: Iterable[int]) -> None:
+        """Whatever is missing of `points`, by their labels, on repeats `numbers`: train it ahead.
+
+        Each job has what `value` is then asked for.
+        """
+        kept = kept_repeats(self.study)
+        jobs = [
+            {"kind": "repeat", "point": dict(point), "number": number, "label": label}
+            for number in numbers
+            for label, point in points.items()
+            if _key(point, number) not in kept
+        ]
+        self.train_ahead(jobs)
+
+    def value(
+        self, point: Mapping[str, Any], number: int, label: str, after_epoch: Callable[[], object]
+    ) -> float:
+        """The validation metric of `point` at the end of training on repeat `number`.
+
+        label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
+        as well; that the memory ran out is not kept.
+        """
+        kept = kept_repeats(self.study).get(_key(point, number))
+        if kept is None:
+            kept = self._train(point, number, label, after_epoch)
+            self._keep(point, number, kept)
+        if "failure" in kept:
+            raise TrialFailure(kept["failure"])
+        return float(kept["history"][f"val_{self.objective.task.metric}"][-1])
+
+    def train(self, point: Mapping[str, Any], number: int, label: str) -> None:
+        """For `value`, ahead of it and beside others; what fails so is not kept.
+
+        It may have failed for want of memory, which it may have enough of alone.
+        """
+        kept = self._train(point, number, label, lambda: None)
+        if "failure" in kept:
+            raise TrialFailure(kept["failure"])
+        self._keep(point, number, kept)
+
+    def _keep(self, point: Mapping[str, Any], number: int, kept: Mapping[str, Any]) -> None:
+        study = self.study
+        study._storage.set_study_system_attr(study._study_id, _key(point, number), dict(kept))
+
+    def _train(
+        self, point: Mapping[str, Any], number: int, label: str, after_epoch: Callable[[], object]
+    ) -> dict[str, Any]:
+        objective = replace(self.objective, splits=(self.splits[number],))
+        seed = repeat_seed(self.objective.seed, number)
+        kept: dict[str, Any] = {
+            "point": dict(point),
+            "repeat": number,
+            "seed": seed,
+            "label": label,
+            "environment": dict(self.objective.environment),
+            "start": datetime.now().isoformat(),
+        }
+        history: dict[str, list[float]] = {}
+        try:
+            for result in objective.results(point, seed):
+                for name, value in result.items():
+                    history.setdefault(name, []).append(value)
+                after_epoch()
+        except OutOfMemory:  # to be tried again at another start
+            raise
+        except TrialFailure as failure:
+            kept["failure"] = str(failure)
+        return kept | {"history": history, "end": datetime.now().isoformat()}
+
+
+def kept_repeats(study: optuna.Study) -> dict[str, dict[str, Any]]:
+    """All that was trained on repeats, by its key."""
+    hidden = study._storage.get_study_system_attrs(study._study_id)
+    # Earlier studies have them among their user attributes, where the dashboard shows them all.
+    known = study.user_attrs | hidden
+    return {key: kept for key, kept in known.items() if key.startswith(KEPT)}
+
+
+def repeat_environments(study: optuna.Study) -> list[dict[str, str]]:
+    """What each of them was made with."""
+    return [kept["environment"] for kept in kept_repeats(study).values()]
+
+
+def make_repeats(
+    study: optuna.Study,
+    objective: Objective,
+    count: int,
+    groups: tuple[str, ...] | None,
+    train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None,
+) -> Repeats:
+    """`count` repeats: the five folds of a fresh partition of the training data, then of another.
+
+    Folds, so that every five repeats validate each image once. The first repeats stay the same
+    where more are asked for.
+    """
+    strata = objective.task.strata(objective.dataset)
+    splits: list[Split] = []
+    while len(splits) < count:
+        seed = derive_seed(objective.seed, "repeats", len(splits) // DEFAULT_PARTS)
+        splits += make_splits(strata, DEFAULT_PARTS, seed, groups)
+    return Repeats(study, objective, tuple(splits[:count]), train_ahead)
+
+
+def repeat_seed(study_seed: int, number: int) -> int:
+    """The seed of every point's training on repeat `number`."""
+    return derive_seed(study_seed, "repeat", number)
+
+
+def _key(point: Mapping[str, Any], number: int) -> str:
+    digest = hashlib.sha256(json.dumps(dict(point), sort_keys=True).encode()).hexdigest()[:12]
+    return f"{KEPT}{number} of {digest}"

@@ -1,0 +1,1 @@
+"""What is studied, glands or digits: its networks, its scores and its pictures."""

@@ -1,0 +1,123 @@
+"""What follows the search: the finalists' repeats, and the ablation of who won them."""
+
+from dataclasses import asdict
+from functools import partial
+
+from optuna.trial import FrozenTrial
+from tqdm import tqdm
+
+from dl4ia.errors import InputError, TrialFailure
+from dl4ia.report.findings import describe, effect_line
+from dl4ia.report.terminal import epoch_bar
+from dl4ia.search.pareto import knee_point, pareto_front
+from dl4ia.search_space import defaults_of
+from dl4ia.selection.ablation import Effect, ablate, turned_back
+from dl4ia.selection.ranking import (
+    Selection,
+    best_trial,
+    choose_finalists,
+    select,
+    without_finalists,
+)
+from dl4ia.selection.repeats import Repeats, make_repeats
+from dl4ia.session import Session
+from dl4ia.text import plural
+from dl4ia.workers.jobs import Job
+from dl4ia.workflow.ahead import train_ahead
+
+
+def run_finalists(session: Session) -> Selection:
+    """Train what is missing of the finalists' repeats, and say who wins.
+
+    Raises InputError where no trial was completed, or every finalist fails.
+    """
+    known = current_selection(session)
+    if known:
+        return known
+    trials = choose_finalists(session.study, session.arguments.finalists)
+    repeats = _repeats(session)
+    epochs = session.identity.epochs
+    print(
+        f"\nFinalists: {plural(len(trials), 'point')} on up to {len(repeats)} fresh splits and "
+        f"seeds, {epochs} epochs each",
+        flush=True,
+    )
+
+    def after_repeat(number: int, trial: FrozenTrial, value: float) -> None:
+        where = f"repeat {number + 1}/{len(repeats)}"
+        tqdm.write(f"  {where}  {value:.4f}  trial {trial.number:>3}  {describe(trial)}")
+
+    with epoch_bar(len(trials) * len(repeats) * epochs) as bar:
+        return select(trials, repeats, bar.update, after_repeat)
+
+
+def current_selection(session: Session) -> Selection | None:
+    """Who wins, where that is settled for these trials and as many repeats."""
+    if session.arguments.objectives:
+        front = pareto_front(session.study)
+        return without_finalists(session.study, knee_point(front))
+    if not session.arguments.finalists:
+        return without_finalists(session.study, best_trial(session.study))
+    record = session.study.user_attrs.get("selection")
+    if record is None:
+        return None
+    selection = Selection.from_record(record)
+    chosen = choose_finalists(session.study, session.arguments.finalists)
+    same = {each.trial for each in selection.finalists} == {trial.number for trial in chosen}
+    return selection if same and selection.repeats == session.arguments.repeats else None
+
+
+def run_ablation(session: Session, selection: Selection) -> None:
+    """Turn back the winner's choices, and write the effects into the study."""
+    if not session.arguments.ablate or ablation_is_done(session, selection):
+        return
+    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
+    known = [models[session.searched.BASELINE], *models.values()]
+    space, repeats = session.searched.SPACE, _repeats(session)
+    turned = turned_back(space, winner, known, defaults_of(session.task.settings))
+    print(
+        f"\nAblation: {plural(len(turned), 'choice')} of trial {selection.winner} turned back to "
+        f"{session.searched.BASELINE}'s, {len(repeats)} repeats each",
+        flush=True,
+    )
+
+    def after_effect(effect: Effect) -> None:
+        tqdm.write("  " + effect_line(effect, repeats.held_out))
+
+    with epoch_bar((len(turned) + 1) * len(repeats) * session.identity.epochs) as bar:
+        label = f"trial {selection.winner}"
+        try:
+            effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
+        except TrialFailure as failure:
+            raise InputError(
+                f"--ablate: {label} fails on fresh splits ({failure}), so that nothing can be "
+                "compared with it; the study is intact: without --ablate its winner is scored"
+            ) from failure
+    record = {
+        "trial": selection.winner,
+        "repeats": len(repeats),
+        "held_out": repeats.held_out,
+        "baseline": session.searched.BASELINE,
+        "effects": [asdict(effect) for effect in effects],
+    }
+    session.study.set_user_attr("ablation", record)
+
+
+def ablation_is_done(session: Session, selection: Selection) -> bool:
+    """Whether the study has the effects of this winner's choices over as many repeats."""
+    known = session.study.user_attrs.get("ablation", {})
+    wanted = (selection.winner, session.arguments.repeats)
+    return (known.get("trial"), known.get("repeats")) == wanted
+
+
+def train_repeat(session: Session, job: Job) -> None:
+    """One of those that `Repeats.prepare` asks for."""
+    _repeats(session).train(job["point"], job["number"], job["label"])
+
+
+def _repeats(session: Session) -> Repeats:
+    by_patient = session.arguments.split_by == "patient"
+    groups = session.dataset.groups if by_patient else None
+    count, ahead = session.arguments.repeats, partial(train_ahead, session)
+    return make_repeats(session.study, session.objective, count, groups, ahead)

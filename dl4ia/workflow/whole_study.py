@@ -1,0 +1,274 @@
+"""A whole study, from data to summary: what `studies/*.py` run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+from optuna.trial import FrozenTrial, TrialState
+
+from dl4ia.addresses import hide_password, this_command
+from dl4ia.command_line.flags import StudyArguments
+from dl4ia.data.dataset import Source
+from dl4ia.errors import InputError, first_line
+from dl4ia.report import dashboard, terminal
+from dl4ia.report.findings import describe
+from dl4ia.report.notes import study_description
+from dl4ia.report.progress import Progress
+from dl4ia.report.study_page import write_study_page
+from dl4ia.search.loop import search
+from dl4ia.search.pareto import pareto_front
+from dl4ia.search.study import ended_trials, finished_trials
+from dl4ia.search.turns import KEEP, TurnLost
+from dl4ia.search_space import SpaceModule
+from dl4ia.selection.ranking import Selection, best_value
+from dl4ia.session import Length, Session, open_session
+from dl4ia.tasks.pictures import draw_front
+from dl4ia.tasks.task import Task
+from dl4ia.tracking.runs import Status
+from dl4ia.tracking.writing import TrackingError
+from dl4ia.workflow.ahead import open_workers, work_ahead, worker_count
+from dl4ia.workflow.finalists import (
+    ablation_is_done,
+    current_selection,
+    run_ablation,
+    run_finalists,
+    train_repeat,
+)
+from dl4ia.workflow.keeper import OFTEN, Keeper
+from dl4ia.workflow.recording import open_parent, repeats_are_written, write_repeats
+from dl4ia.workflow.retrainings import train_retraining, train_validation
+from dl4ia.workflow.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
+
+
+def run_study(
+    task: Task, source: Source, searched: SpaceModule, length: Length, arguments: StudyArguments
+) -> None:
+    """Search, name and score the winner, print the summary; or go on with what is missing.
+
+    Raises InputError for what the user must mend, KeyboardInterrupt after Ctrl-C.
+    """
+    session = open_session(task, source, searched, length.or_asked(arguments), arguments)
+    try:
+        if arguments.worker:
+            _work(session)
+            return
+        if not _is_complete(session):
+            _run(session)
+    except TrackingError as error:
+        raise InputError(
+            f"MLflow at {session.tracking_uri} failed ({first_line(error)}); the study "
+            f"{session.name!r} is intact: when MLflow is back, the same command goes on and writes "
+            "what is missing"
+        ) from error
+    except StorageInternalError as error:
+        raise InputError(
+            f"--storage {hide_password(session.storage)} failed ({first_line(error)}); when it is "
+            "back, the same command goes on"
+        ) from error
+    missing = arguments.trials - len(finished_trials(session.study))
+    if missing > 0:
+        print(terminal.unfinished(session.study, task.metric, missing))
+        return
+    if _wants_front(arguments):
+        print(terminal.front(session.study, session.front_picture))
+        return
+    selection = current_selection(session)
+    if selection is None or not winner_is_scored(session, selection):
+        print("All trials have finished. The process that keeps the records names the winner.")
+        return
+    print(
+        terminal.summary(
+            session.study,
+            selection,
+            task.metric,
+            searched,
+            session.validation,
+            session.page,
+            hide_password(session.storage),
+            session.trial_pictures,
+            session.tracking_uri,
+        )
+    )
+
+
+def _work(session: Session) -> None:
+    """As one of several workers: what is asked for, or trials."""
+    if session.arguments.jobs:
+        ways = {
+            "repeat": train_repeat,
+            "retraining": train_retraining,
+            "validation": train_validation,
+        }
+        work_ahead(session.arguments.jobs, {kind: partial(ways[kind], session) for kind in ways})
+    else:
+        _train(session, lambda trial: None)
+
+
+def _is_complete(session: Session) -> bool:
+    """Whether there is nothing left to do but to print the summary."""
+    if len(finished_trials(session.study)) < session.arguments.trials:
+        return False
+    ended = ended_trials(session.study)
+    tracked = session.tracker.find(session.name, "trial").keys()
+    if not {str(trial.number) for trial in ended} <= tracked:
+        return False
+    (parent, *_) = [*session.tracker.find(session.name, "study").values(), ""]
+    if _wants_front(session.arguments):
+        written = dashboard.study_is_written(session, None, parent)
+        return written and session.front_picture.exists()
+    selection = current_selection(session)
+    if selection is None or not winner_is_scored(session, selection):
+        return False
+    if session.arguments.ablate and not ablation_is_done(session, selection):
+        return False
+    if not (repeats_are_written(session) and winner_is_tracked(session)):
+        return False
+    return dashboard.study_is_written(session, selection, parent)
+
+
+def _run(session: Session) -> None:
+    """Whatever is missing. One process keeps the records and names the winner; others train."""
+    for searched in (False, True):
+        with session.turns.take(KEEP, wait=False) as mine:
+            if mine:
+                try:
+                    _keep(session)
+                except TurnLost:
+                    print("This process lost its database: another one keeps the records now.")
+                return
+        if not searched:
+            print("Another process keeps this study's records: this one trains trials alone.")
+            run_search(session, None)
+
+
+def _keep(session: Session) -> None:
+    """The search, the finalists and the winner, and all that is known of them in MLflow."""
+    parent = open_parent(session)
+    status: Status | None = "KILLED"
+    selection = None
+    try:
+        with Keeper(session, parent) as keeper:
+            session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
+            session.study.set_user_attr("command", this_command())
+            dashboard.write_study(session, None, parent)
+            run_search(session, keeper)
+            dashboard.write_study(session, None, parent)
+            if len(finished_trials(session.study)) >= session.arguments.trials:
+                session.turns.confirm(KEEP)
+                selection = _finish(session)
+                status = "FINISHED"
+        keeper.write_missing()
+        if selection is not None:
+            write_repeats(session, parent)
+            track_winner(session, parent, _write_page(session, selection))
+            dashboard.write_study(session, selection, parent)
+    except TurnLost:
+        status = None  # the study's run in MLflow is another process's
+        raise
+    finally:
+        if status is not None:
+            _close_parent(session, parent, status, selection)
+
+
+def _close_parent(
+    session: Session, parent: str, status: Status, selection: Selection | None
+) -> None:
+    """The study's own run in MLflow, with what is known by now."""
+    best = best_value(session.study)
+    metrics = {} if best is None else {f"best_val_{session.task.metric}": best}
+    description = study_description(session, selection)
+    session.tracker.close(parent, status, metrics=metrics, description=description)
+
+
+def _wants_front(arguments: StudyArguments) -> bool:
+    """Whether several objectives end with their Pareto front, and without a winner."""
+    return bool(arguments.objectives) and not arguments.knee
+
+
+def _finish(session: Session) -> Selection | None:
+    """What follows the search: who wins, and the winner's score; of a front no one."""
+    if _wants_front(session.arguments):
+        _draw_front(session)
+        return None
+    selection = run_finalists(session)
+    session.study.set_user_attr("selection", selection.as_record())
+    run_ablation(session, selection)
+    score_winner(session, selection)
+    return selection
+
+
+def _draw_front(session: Session) -> None:
+    """The first two objectives of all trials."""
+    names = session.study.metric_names or []
+    completed = session.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    draw_front(
+        [(trial.values[0], trial.values[1]) for trial in completed],
+        [
+            (trial.values[0], trial.values[1], describe(trial))
+            for trial in pareto_front(session.study)
+        ],
+        (names[0], names[1]),
+        session.front_picture,
+    )
+
+
+def _write_page(session: Session, selection: Selection) -> Path:
+    """The report page, from the study alone."""
+    page = session.page
+    write_study_page(
+        page,
+        session.study,
+        selection,
+        session.task.metric,
+        session.searched,
+        session.validation,
+        this_command(),
+    )
+    return page
+
+
+def run_search(session: Session, keeper: Keeper | None) -> None:
+    """Run the trials that are missing, in this process or in several; a line for each."""
+    look = keeper.look if keeper else lambda: None
+    with Progress(session.study, session.arguments.trials) as progress:
+
+        def after_trial(trial: FrozenTrial) -> None:
+            progress.show(trial)
+            look()
+
+        count = min(worker_count(session), progress.missing)
+        if count < 2 and not session.arguments.ray:
+            _train(session, after_trial)
+            return
+        timeout = session.arguments.timeout
+        # One that replaces another has no more time than that one had.
+        flags = [] if timeout is None else ["--until", str(time.time() + timeout)]
+        with open_workers(session, count, flags) as workers:
+            at_work = True
+            while at_work:
+                time.sleep(OFTEN)
+                new = progress.new_trials()
+                at_work = workers.mend(bool(new))
+                for trial in new or progress.new_trials():
+                    after_trial(trial)
+
+
+def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None:
+    """Trials in this process."""
+    pictures = partial(dashboard.write_trial_pictures, session)
+    objective = replace(session.objective, after_training=pictures)
+    arguments = session.arguments
+    timeout = arguments.timeout
+    if arguments.until is not None:
+        timeout = arguments.until - time.time()
+    search(
+        session.study,
+        objective,
+        arguments.trials,
+        timeout,
+        session.turns,
+        after_trial,
+    )

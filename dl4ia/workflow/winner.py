@@ -1,0 +1,146 @@
+"""The winner of a finished search: scored once, pictured, registered."""
+
+import csv
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dl4ia.addresses import this_command
+from dl4ia.errors import InputError, first_line
+from dl4ia.evaluation import test_lock
+from dl4ia.evaluation.scoring import score, summary, table
+from dl4ia.search.records import winner_record
+from dl4ia.search.turns import KEEP
+from dl4ia.selection.ranking import Selection
+from dl4ia.session import Session
+from dl4ia.tasks import pictures
+from dl4ia.workflow.retrainings import (
+    folder_of,
+    retrain,
+    retrain_report_model,
+    train_missing,
+    validation_history,
+)
+
+SCORES = "test_scores.csv"  # of every seed and image
+EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
+
+
+def score_winner(session: Session, selection: Selection) -> None:
+    """Retrain the winner, and the report's best model beside it, score both, and write the study.
+
+    Raises InputError where the test set was opened for something else, or retraining fails.
+    """
+    study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
+    if winner_is_scored(session, selection):
+        return
+    trial = study.get_trials(deepcopy=False)[selection.winner]
+    candidate = test_lock.Candidate(trial.number, seeds, epochs)
+    test_lock.check_test_lock(study, candidate, session.arguments.reopen_test)
+    start = datetime.now()
+    train_missing(session, selection)
+    history = validation_history(session, trial)
+    retrainings = retrain(session, trial.number, trial.params, seeds, epochs)
+    others = retrain_report_model(session, selection)
+    environment, device = session.environment, session.objective.device
+    session.turns.confirm(KEEP)  # no two processes open it
+    test = test_lock.open_test_set(study, session.source, candidate, environment)
+    scored = score(session.task, [each.model for each in retrainings], test, device)
+    other = score(session.task, [each.model for each in others], test, device) if others else None
+    histories = [retraining.history for retraining in retrainings]
+    folder = folder_of(session, trial.number)
+    # The first seed's model, never the best one's on the test set.
+    files = session.task.draw(retrainings[0].model, test, device, folder)
+    pictures.draw_history(history, histories, session.task.metric, folder / "history.png")
+    rows = table({"winner": scored} | ({"report model": other} if other else {}), test)
+    _write_csv(rows, folder / SCORES)
+    winner = {
+        "trial": trial.number,
+        "opening": len(study.user_attrs["test_openings"]),
+        "point": trial.params,
+        "weights": trial.user_attrs["weights"],
+        "seeds": seeds,
+        "epochs": epochs,
+        "metrics": {name: values[-1] for name, values in history.items()}
+        | summary(scored, other, test.groups),
+        "images": len(test),
+        "patients": len(set(test.groups)) if test.groups else None,
+        "compared_with": selection.report_model if others else None,
+        "retrainings": histories,
+        "command": this_command(),
+        "commits": sorted({retraining.code for retraining in retrainings}),
+        "test_fingerprint": test.fingerprint(),
+        "start": start.isoformat(),
+        "end": datetime.now().isoformat(),
+        "pictures": [str(file) for file in [*files, folder / "history.png"]],
+        "scores": str(folder / SCORES),
+    }
+    study.set_user_attr("winner", winner)
+
+
+def winner_is_scored(session: Session, selection: Selection) -> bool:
+    """Whether the study has the winner's score, as long, and of as many seeds; of 0 it has."""
+    if not session.arguments.seeds:
+        return True
+    known: dict[str, Any] = session.study.user_attrs.get("winner", {})
+    if known.get("trial") != selection.winner:
+        return False
+    enough = bool(known["seeds"] >= session.arguments.seeds)
+    return enough and bool(known["epochs"] == session.retraining_epochs)
+
+
+def winner_is_tracked(session: Session) -> bool:
+    """Whether MLflow has the study's winner, with its model; of 0 seeds there is none to have."""
+    if not session.arguments.seeds:
+        return True
+    written = session.tracker.find(session.name, "winner", "dl4ia.opening")
+    return str(session.study.user_attrs["winner"]["opening"]) in written
+
+
+def track_winner(session: Session, parent: str, page: Path) -> None:
+    """Write the recorded winner, its pictures, report page and model into MLflow, if missing.
+
+    The run is RUNNING until all of it is written: one cut off is discarded and written again.
+    """
+    if winner_is_tracked(session):
+        return
+    session.turns.confirm(KEEP)
+    winner = session.study.user_attrs["winner"]
+    record = winner_record(session.name, session.identity, winner, session.environment)
+    run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
+    files = [Path(name) for name in winner["pictures"]]
+    session.tracker.log_files(run, [file for file in files if file.exists()], "pictures")
+    if Path(winner["scores"]).exists():
+        session.tracker.log_files(run, [Path(winner["scores"])], "scores")
+    if page.exists():
+        session.tracker.log_files(run, [page], "report")
+    (first,) = retrain(session, winner["trial"], winner["point"], 1, winner["epochs"])
+    _register(session, run, first.model, winner)
+    session.tracker.close(run, "FINISHED", record.end)
+
+
+def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
+    try:
+        with file.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.DictWriter(opened, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
+
+
+def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[str, Any]) -> None:
+    example = session.dataset.images[:EXAMPLE_IMAGES].numpy().astype(np.float32)
+    test = f"test_{session.task.metric}"
+    names = (f"val_{session.task.metric}", test, f"{test}_low", f"{test}_high")
+    scores = {name: f"{winner['metrics'][name]:.4f}" for name in names}
+    description = (
+        "Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Of the first of "
+        f"{winner['seeds']} retraining seeds; the test score is their mean, with its 95 % "
+        f"interval: {scores}"
+    )
+    session.tracker.register_model(run, model, example, session.name, scores, description)
