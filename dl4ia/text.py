@@ -1,6 +1,14 @@
 """Words and figures as text: aligned tables, plurals, times."""
 
+import re
 from collections.abc import Sequence
+
+SAID_OF_A_SCORE = re.compile(r"_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)")
+
+
+def is_said_of(name: str, score: str) -> bool:
+    """Whether a name is that of a score and an end, such as its interval's: "dice_low"."""
+    return name.startswith(score) and SAID_OF_A_SCORE.fullmatch(name, len(score)) is not None
 
 
 def duration(seconds: float) -> str:

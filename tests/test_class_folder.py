@@ -340,6 +340,13 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "a class in Train only": (delete("Test/10"), "Test/10", "expected the same classes in both"),
     "a class in Test only": (delete("Train/10"), "Train/10", "expected the same classes in both"),
     "one class": (keep_one_class, "Train", "only class '0'; expected at least 2"),
+    "a class called like another's interval": (
+        lambda folder: [
+            (folder / part / "10").rename(folder / part / "2_low") for part in ("Train", "Test")
+        ],
+        "Train/2_low",
+        "the accuracy of '2_low' would be called as what is said of that of '2'; expected another",
+    ),
     "four images": (
         lambda folder: [(folder / f"Train/2/0000{number}.png").unlink() for number in (0, 1)],
         "Train/2",

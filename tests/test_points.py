@@ -56,6 +56,7 @@ def test_a_whole_number_is_a_real_where_one_is_expected(tmp_path: Path) -> None:
         (GOOD | {"rate": 2.0}, "rate=2.0 is outside 0 to 1"),
         (GOOD | {"rate": "0.5"}, "rate='0.5' is outside 0 to 1"),
         (GOOD | {"rate": 2}, "rate=2 is outside 0 to 1"),
+        (GOOD | {"rate": 10**400}, "is outside 0 to 1"),
         (GOOD | {"rate": True}, "rate=True is outside 0 to 1"),
         (GOOD | {"rate": float("nan")}, "rate=nan is outside"),
         ([GOOD, {"kind": "a"}], "known 2: rate is missing"),

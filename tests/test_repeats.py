@@ -24,7 +24,7 @@ def objective() -> Objective:
 
 
 def repeats(study: optuna.Study, count: int = 7) -> Repeats:
-    return make_repeats(study, objective(), count, None)
+    return make_repeats(study, objective(), range(count), None)
 
 
 def test_five_repeats_validate_each_image_once_and_the_search_never_had_them() -> None:
@@ -36,6 +36,40 @@ def test_five_repeats_validate_each_image_once_and_the_search_never_had_them() -
     found = {frozenset(split.validation) for split in splits}
     assert len(found) == 7 and not found & known
     assert repeats(optuna.create_study(), 3).splits == splits[:3]
+
+
+def by_patient(folds: int, patients: int, count: int) -> Repeats:
+    """Of twelve images, as even as can be over so many patients."""
+    groups = tuple(sorted(str(image % patients) for image in range(12)))
+    splits = make_splits(TASK.strata(DATASET), folds, 0, groups)
+    searched = replace(objective(), splits=splits)
+    return make_repeats(optuna.create_study(), searched, range(count), groups)
+
+
+def test_patients_are_split_as_the_search_never_did() -> None:
+    found = by_patient(1, 12, 10)
+    assert found.reused == 0
+    assert len({frozenset(split.validation) for split in found.splits}) == 10
+
+
+@pytest.mark.parametrize(("patients", "folds"), [(2, 2), (3, 3), (4, 4), (5, 1), (5, 5)])
+def test_of_few_patients_some_splits_are_the_search_s(patients: int, folds: int) -> None:
+    """There are no others, and the study says so."""
+    found = by_patient(folds, patients, 5)
+    assert len(found) == 5
+    assert found.reused == (1 if folds == 1 else 5)
+    validated = [image for split in found.splits[:patients] for image in split.validation]
+    assert sorted(validated) == list(range(12))
+
+
+def test_further_repeats_are_others() -> None:
+    """As an ablation has them."""
+    study = optuna.create_study()
+    further = make_repeats(study, objective(), range(5, 10), None)
+    assert len(further) == 5 and list(further.numbers) == [5, 6, 7, 8, 9]
+    first = {frozenset(split.validation) for split in further.splits[:5]}
+    assert not first & {frozenset(split.validation) for split in further.splits[5:]}
+    assert further.splits[:7] == repeats(study, 7).splits
 
 
 def test_what_is_held_out_is_a_quarter_of_what_is_trained_on() -> None:

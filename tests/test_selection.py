@@ -8,7 +8,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.report import findings
 from dl4ia.selection.ranking import (
     Selection,
@@ -50,10 +50,16 @@ class Known:
 
     values: Mapping[float, list[float | None]]
     held_out: float = 0.25
+    reused: int = 0
+    error: TrialFailure = field(default_factory=lambda: TrialFailure("epoch 1: loss is nan"))
     trained: list[tuple[float, int]] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(next(iter(self.values.values())))
+        return len(self.numbers)
+
+    @property
+    def numbers(self) -> range:
+        return range(len(next(iter(self.values.values()))))
 
     def prepare(self, *_: object) -> None:
         pass
@@ -62,7 +68,7 @@ class Known:
         self.trained.append((point["x"], number))
         found = self.values[point["x"]][number]
         if found is None:
-            raise TrialFailure("epoch 1: loss is nan")
+            raise self.error
         return found
 
 
@@ -185,6 +191,35 @@ def test_a_finalist_that_fails_cannot_win() -> None:
     assert selection.of(0).given_up == "failed on repeat 2: epoch 1: loss is nan"
     with pytest.raises(InputError, match="every finalist failed; of trial"):
         selected(study, Known({0.0: [None, None], 1.0: [None, None]}))
+
+
+def test_a_lack_of_memory_decides_nothing() -> None:
+    """It is this moment's, and the point may be the best."""
+    study = study_of((0.9, 10, COMPLETE), (0.8, 10, COMPLETE))
+    repeats = Known({0.0: [0.95, None], 1.0: [0.7, 0.7]}, error=OutOfMemory("out of memory"))
+    with pytest.raises(InputError, match="trial 0 on repeat 2: out of memory, .* same command"):
+        selected(study, repeats)
+
+
+def test_the_best_report_model_is_the_one_that_stayed_longest() -> None:
+    """The means of those given up are of other repeats: B is the better one where both were."""
+    study = study_of((0.95, 10, COMPLETE))
+    add(study, 1, 0.9, 10, COMPLETE, report_model="A")
+    add(study, 2, 0.8, 10, COMPLETE, report_model="B")
+    leader = [0.95, 0.935, 0.75, 0.76, 0.75]
+    known = {0.0: leader, 1.0: [0.80, 0.79, 0, 0, 0], 2.0: [0.81, 0.885, 0.66, 0.66, 0]}
+    selection = selected(study, Known(known))
+    assert (len(selection.of(1).values), len(selection.of(2).values)) == (2, 4)
+    assert selection.report_model == 2
+
+
+def test_the_best_report_model_did_not_fail_where_another_did_not() -> None:
+    study = optuna.create_study(direction="maximize")
+    add(study, 0, 0.9, 10, COMPLETE)
+    add(study, 1, 0.9, 10, COMPLETE, report_model="fails late")
+    add(study, 2, 0.8, 10, COMPLETE, report_model="weak")
+    known = {0.0: [0.9, 0.9, 0.9], 1.0: [0.9, 0.9, None], 2.0: [0.5, 0.51, 0.5]}
+    assert selected(study, Known(known)).report_model == 2
 
 
 def test_the_best_report_model_is_the_best_of_the_repeats() -> None:

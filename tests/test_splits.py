@@ -150,6 +150,26 @@ def test_another_seed_splits_groups_of_like_size_differently() -> None:
     assert len({make_splits(STRATA, 1, seed, groups) for seed in range(20)}) > 10
 
 
+@pytest.mark.parametrize("patients", [8, 10, 16, 30])
+def test_another_seed_splits_groups_of_unequal_size_differently(patients: int) -> None:
+    """Dealt by size, as scikit-learn does, they would hardly ever be."""
+    for draw in range(5):
+        generator = np.random.default_rng([patients, draw])
+        groups = np.repeat(np.arange(patients), generator.integers(1, 12, patients)).astype(str)
+        measure = generator.random(len(groups))
+        found = {
+            frozenset(split.validation for split in make_splits(measure, 5, seed, tuple(groups)))
+            for seed in range(20)
+        }
+        assert len(found) > 5
+
+
+def test_of_hardly_more_groups_than_parts_every_one_may_be_validated() -> None:
+    groups = tuple(np.repeat(list("ABCDEF"), 4))
+    found = [make_splits(np.arange(24.0), 1, seed, groups)[0].validation for seed in range(50)]
+    assert {groups[index] for validation in found for index in validation} == set("ABCDEF")
+
+
 @pytest.mark.parametrize("folds", [5, 1])
 def test_as_many_groups_as_parts_leave_no_part_empty(folds: int) -> None:
     """Here scikit-learn's own does: its issue 34828."""

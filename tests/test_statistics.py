@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from dl4ia.statistics import (
+    Reach,
     Scores,
     bootstrap,
     estimate,
     expected_best,
     p_positive,
-    percentiles,
-    share_positive,
 )
 
 STUDIES = 2000  # simulated; the share of 95 % has a standard error of half a per cent
@@ -68,6 +67,15 @@ def scores_of(generator: np.random.Generator, patients: int, images: int, spread
     return Scores.of(0.8 + by_patient + by_image + by_seed + rest)
 
 
+def percentiles(draws: np.ndarray) -> list[float]:
+    """As they would be of things without number."""
+    return np.quantile(draws, [0.025, 0.975]).tolist()
+
+
+def reach_of(draws: np.ndarray, clusters: int, *scores: Scores) -> Reach:
+    return Reach.of(draws, clusters, [each.by_seed() for each in scores])
+
+
 @pytest.mark.parametrize("spread", [0.0, 0.1])
 def test_intervals_over_test_images_cover_the_truth(spread: float) -> None:
     generator = np.random.default_rng(2)
@@ -77,17 +85,60 @@ def test_intervals_over_test_images_cover_the_truth(spread: float) -> None:
     for study in range(400):
         scores = scores_of(generator, patients, images, spread)
         for covered, clusters in ((clustered, names), (plain, None)):
-            low, high = percentiles(bootstrap([scores], clusters, study, draws=400)[0])
+            draws = bootstrap([scores], clusters, study, draws=400)[0]
+            count = patients if clusters else patients * images
+            low, high = reach_of(draws, count, scores).interval(draws)
             covered.append(low <= 0.8 <= high)
-    assert 0.90 < np.mean(clustered) < 0.98
+    assert 0.92 < np.mean(clustered) < 0.98
     if spread:  # patients differ: images drawn on their own make it too short
         assert np.mean(plain) < np.mean(clustered) - 0.04
 
 
+@pytest.mark.parametrize(("patients", "at_least", "plain"), [(5, 0.89, 0.88), (9, 0.92, 0.93)])
+def test_of_few_patients_the_draws_vary_too_little(
+    patients: int, at_least: float, plain: float
+) -> None:
+    generator = np.random.default_rng(6)
+    names = np.repeat([str(number) for number in range(patients)], 4).tolist()
+    covered, by_draws_alone, probable = [], [], []
+    for study in range(500):
+        scores = scores_of(generator, patients, 4, 0.1)
+        draws = bootstrap([scores], names, study, draws=400)[0]
+        reach = reach_of(draws, patients, scores)
+        for within, (low, high) in (
+            (covered, reach.interval(draws)),
+            (by_draws_alone, percentiles(draws)),
+        ):
+            within.append(low <= 0.8 <= high)
+        probable.append(reach.p_positive(draws - 0.8))
+    assert at_least < np.mean(covered) < 0.98
+    assert np.mean(by_draws_alone) < min(plain, np.mean(covered))
+    assert 0.02 < np.mean(np.array(probable) > 0.95) < 0.08
+
+
+def test_of_one_source_the_degrees_are_one_fewer() -> None:
+    generator = np.random.default_rng(7)
+    images = generator.normal(0.8, 0.1, 12)
+    one = Scores.of(images)
+    draws = bootstrap([one], None, 0)[0]
+    assert reach_of(draws, 12, one).degrees == pytest.approx(11)
+    seeds = Scores.of(np.repeat([[0.7], [0.8], [0.9]], 500, axis=1))
+    draws = bootstrap([seeds], None, 0)[0]
+    assert reach_of(draws, 500, seeds).degrees == pytest.approx(2, abs=0.1)
+
+
+def test_of_too_few_clusters_nothing_is_said() -> None:
+    scores = Scores.of(np.random.default_rng(8).random((5, 4)))
+    draws = bootstrap([scores], None, 0)[0]
+    reach = reach_of(draws, 4, scores)
+    assert np.isnan([*reach.interval(draws), reach.p_positive(draws)]).all()
+
+
 def test_seeds_are_drawn_too() -> None:
     """Where all images score alike, the interval is that of the seeds."""
-    values = np.repeat([[0.7], [0.8], [0.9]], 20, axis=1)
-    low, high = percentiles(bootstrap([Scores.of(values)], None, 0)[0])
+    scores = Scores.of(np.repeat([[0.7], [0.8], [0.9]], 20, axis=1))
+    draws = bootstrap([scores], None, 0)[0]
+    low, high = reach_of(draws, 20, scores).interval(draws)
     assert low == pytest.approx(0.7, abs=0.04)
     assert high == pytest.approx(0.9, abs=0.04)
 
@@ -99,7 +150,7 @@ def test_differences_are_paired_over_images() -> None:
     other = Scores.of(np.tile(images - 0.01, (5, 1)))
     first, second = bootstrap([one, other], None, 0)
     assert first - second == pytest.approx(0.01)
-    assert share_positive(first - second) == 1
+    assert reach_of(first - second, 60, one, other).p_positive(first - second) == 1
     assert np.std(first) > 0.005
 
 
@@ -120,21 +171,30 @@ def test_many_images_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_not_among_the_images_has_no_value() -> None:
     """The accuracy of a class that no test image is of."""
-    nothing = Scores.of([0.0, 0.0], [0.0, 0.0])
+    nothing = Scores.of(np.zeros(6), np.zeros(6))
     assert np.isnan(nothing.mean())
-    some = Scores.of([1.0, 0.0, 0.0], [1.0, 0.0, 0.0])  # in some draws the class is missing
-    assert percentiles(bootstrap([some], None, 0)[0]) == (1, 1)
+    draws = bootstrap([nothing], None, 0)[0]
+    assert np.isnan(reach_of(draws, 6, nothing).interval(draws)).all()
+    some = Scores.of([1.0, 0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0, 0])  # in some draws it is missing
+    draws = bootstrap([some], None, 0)[0]
+    assert reach_of(draws, 6, some).interval(draws) == (1, 1)
 
 
-def test_ties_count_half() -> None:
-    assert share_positive(np.array([0.0, 0.0])) == 0.5
-    assert share_positive(np.array([0.1, 0.0, -0.1, 0.2])) == 0.625
+def test_how_probable_it_is_that_one_is_better() -> None:
+    """Of draws that are normal it is the share above 0, but for the tails of t."""
+    draws = np.random.default_rng(9).normal(0.1, 0.1, 100_000)
+    assert Reach(1e6).p_positive(draws) == pytest.approx(np.mean(draws > 0), abs=0.005)
+    assert 0.5 < Reach(3).p_positive(draws) < Reach(1e6).p_positive(draws) - 0.03
+    assert Reach(3).p_positive(-draws) == pytest.approx(1 - Reach(3).p_positive(draws))
+    for same, expected in ((0.0, 0.5), (0.1, 1.0), (-0.1, 0.0)):
+        assert Reach(3).p_positive(np.full(9, same)) == expected
 
 
 def test_draws_without_a_value_are_for_nobody() -> None:
     """As of a class that not every draw has an image of."""
-    assert share_positive(np.array([0.1, np.nan, np.nan, -0.1])) == 0.5
-    assert np.isnan(share_positive(np.array([np.nan])))
+    reach = Reach(9)
+    assert reach.p_positive(np.array([0.1, np.nan, 0.2])) == reach.p_positive(np.array([0.1, 0.2]))
+    assert np.isnan(reach.p_positive(np.array([np.nan])))
 
 
 def test_the_expected_best_is_the_mean_over_all_subsets() -> None:

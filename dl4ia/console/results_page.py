@@ -127,16 +127,15 @@ def _opened(record: Mapping[str, Any]) -> str:
 
 
 def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
-    over = plural(winner["images"], "image")
-    if winner["patients"]:
-        over += f" of {plural(winner['patients'], 'patient')}"
+    whose = f" of {plural(winner['patients'], 'patient')}" if winner["patients"] else ""
     return [
         "## Test",
         "",
         f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
-        f"{plural(winner['seeds'], 'seed')}; mean ± SD over seeds, 95 % intervals over {over} and "
-        f"seeds. Retrained at commit {plain(', '.join(record['retraining_commits']))}. "
-        f"{_opened(record)} All metrics: [test.csv](test.csv).",
+        f"{plural(winner['seeds'], 'seed')}, scored on {plural(winner['images'], 'image')}{whose}: "
+        f"mean ± SD over seeds, {findings.interval_over(winner)}. Retrained at commit "
+        f"{plain(', '.join(record['retraining_commits']))}. {_opened(record)} "
+        "All metrics: [test.csv](test.csv).",
         "",
         table(_test_rows(winner, record["metric"], record["report_model"])),
     ]
@@ -172,16 +171,14 @@ def _test_rows(
         header += [f"{report_model}, retrained", "difference", "P(better)"]
     rows = [tuple(header)]
     for name in findings.test_metrics(scores):
-        row = [name, findings.spread(scores, f"test_{name}"), "–"]
-        if f"test_{name}_low" in scores:
-            row[2] = findings.interval(scores, f"test_{name}")
+        found = f"test_{name}"
+        row = [name, findings.spread(scores, found), findings.interval(scores, found)]
         for end in ends:
             key = f"test_{name}_{end}"
             row.append(f"{scores[key]:.4f}" if key in scores else "–")
         if report_model is not None:
-            better = scores.get(f"p_better_{name}")
             row += [_report(scores, name), _difference(scores, name)]
-            row.append("–" if better is None else f"{better:.3f}")
+            row.append(findings.p_better(scores, name))
         rows.append(tuple(row))
     return rows
 

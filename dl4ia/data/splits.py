@@ -1,7 +1,6 @@
 """Splitting training data into training and validation parts, before anything is augmented."""
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from dl4ia.errors import InputError
 
 DEFAULT_PARTS = 5  # one part of five is validation: the report's 80/20
 MOST_BINS = 5  # of a measure, where whole groups are dealt out
+DEALS = 4  # of groups, of which the most even is taken: of many it would always be the same
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def make_splits(
         each class of five, are in all parts.
     groups: N names of whom each image is of. Where given, all images of one are in the same part;
         parts are then of unequal sizes, and the one split is at the part nearest to one fifth.
-        Of groups that differ much, other seeds make the same parts or nearly the same.
+        Of hardly more groups than parts there are few ways to deal them out.
     Raises InputError where there are more folds, or parts, than images or groups.
     """
     count = len(strata)
@@ -85,29 +85,46 @@ def _check_groups(count: int, parts: int) -> None:
 def _deal_groups(
     strata: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """(N,) the part of each image, that of its group; part 0 is the nearest to N / parts images."""
-    from sklearn.model_selection import StratifiedGroupKFold  # slow to import
+    """(N,) the part of each image, that of its group; part 0 is the nearest to N / parts images.
 
+    The best of a few deals, in each of which every group in turn, in random order, goes where it
+    disturbs least. scikit-learn's StratifiedGroupKFold deals by size, so that of groups of unequal
+    sizes it has one deal and no other, whatever the seed.
+    """
     count = len(strata)
     classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
-    dealer = StratifiedGroupKFold(parts, shuffle=True, random_state=int(generator.integers(2**31)))
-    unstratified = np.zeros(count, dtype=int)
-    if np.bincount(classes).max() < parts:
-        classes = unstratified  # scikit-learn refuses classes with fewer images than parts
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of some class with fewer images than parts
-        dealt = [part for _, part in dealer.split(classes, classes, groups)]
-    if not all(len(part) for part in dealt):
-        # With hardly more groups than parts, rounding errors may leave a part empty
-        # (scikit-learn issue 34828), but not where there is only one class.
-        dealt = [part for _, part in dealer.split(unstratified, unstratified, groups)]
-    # The largest group comes first: its part would always be the one to be validated.
-    dealt = [dealt[index] for index in generator.permutation(parts)]
-    dealt.sort(key=lambda part: abs(len(part) - count / parts))
-    part_of = np.empty(count, dtype=int)
-    for number, part in enumerate(dealt):
-        part_of[part] = number
+    _, class_of = np.unique(classes, return_inverse=True)
+    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    images = np.zeros((group_of.max() + 1, class_of.max() + 1))
+    np.add.at(images, (group_of, class_of), 1)
+    # A row a group: its share of all images, and of the images of each class.
+    shares = np.column_stack([images.sum(1) / count, images / images.sum(0)])
+    deals = [_deal(shares, parts, generator) for _ in range(DEALS)]
+    dealt = min(deals, key=lambda deal: _unevenness(shares, deal, parts))[group_of]
+    sizes = np.bincount(dealt, minlength=parts)
+    # The largest group's part is no more likely than others to be the one that is validated.
+    order = generator.permutation(parts)
+    order = order[np.argsort(np.abs(sizes[order] - count / parts), kind="stable")]
+    part_of = np.empty(parts, dtype=int)
+    part_of[order] = np.arange(parts)
+    return part_of[dealt]
+
+
+def _deal(shares: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:
+    """(G,) the part of each group; none is empty, since an empty one is disturbed least."""
+    held = np.zeros((parts, shares.shape[1]))
+    part_of = np.empty(len(shares), dtype=int)
+    for group in generator.permutation(len(shares)):
+        part_of[group] = np.argmin(held @ shares[group])  # of what the sum of squares grows by
+        held[part_of[group]] += shares[group]
     return part_of
+
+
+def _unevenness(shares: np.ndarray, part_of: np.ndarray, parts: int) -> float:
+    """The sum of squares of what the parts have of all images, and of each class."""
+    held = np.zeros((parts, shares.shape[1]))
+    np.add.at(held, part_of, shares)
+    return float((held**2).sum())
 
 
 def _quantile_bins(measure: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:

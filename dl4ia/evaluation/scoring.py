@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.statistics import Scores, bootstrap, percentiles, share_positive
+from dl4ia.statistics import Reach, Scores, bootstrap
 from dl4ia.tasks.task import Task
 from dl4ia.training.precision import exactly
 
@@ -60,33 +60,38 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     """The winner's metrics, and how they differ from those of `other`, the report's best model.
 
     `test_<metric>` is the mean over seeds, with `_sd` (n - 1), `_seed_<k>`, and the 95 % interval
-    `_low` to `_high` of a bootstrap over images (patients where `groups` names them) and seeds.
+    `_low` to `_high` of a bootstrap over images (patients where `groups` names them) and seeds;
+    without these where images or patients are fewer than five.
     `test_<metric>_ensemble` and `…_ensemble_averaged` are no single model's. `report_<metric>`,
-    `difference_<metric>` with its interval, and `p_better_<metric>`, the share of draws in which
-    the winner is the better one, are paired over images.
+    `difference_<metric>` with its interval, and `p_better_<metric>`, how probable it
+    is that the winner is the better one, are paired over images.
     """
     names = list(scored.single)
     rows = [scored.single[name] for name in names]
     if other is not None:
         rows += [other.single[name] for name in names]
     draws = bootstrap(rows, groups, BOOTSTRAP_SEED)
+    clusters = len(set(groups)) if groups is not None else rows[0].numerator.shape[1]
     found: dict[str, float] = {}
     for number, name in enumerate(names):
-        found |= _with_spread(f"test_{name}", scored.single[name].by_seed())
-        low, high = percentiles(draws[number])
+        by_seed = scored.single[name].by_seed()
+        found |= _with_spread(f"test_{name}", by_seed)
+        low, high = Reach.of(draws[number], clusters, [by_seed]).interval(draws[number])
         found |= {f"test_{name}_low": low, f"test_{name}_high": high}
         for label, scores in (("", scored.ensemble), ("_averaged", scored.averaged)):
             if name in scores:
                 found[f"test_{name}_ensemble{label}"] = scores[name].mean()
         if other is not None:
-            found |= _with_spread(f"report_{name}", other.single[name].by_seed())
+            its_by_seed = other.single[name].by_seed()
+            found |= _with_spread(f"report_{name}", its_by_seed)
             differences = draws[number] - draws[len(names) + number]
-            low, high = percentiles(differences)
+            reach = Reach.of(differences, clusters, [by_seed, its_by_seed])
+            low, high = reach.interval(differences)
             found |= {
                 f"difference_{name}": scored.single[name].mean() - other.single[name].mean(),
                 f"difference_{name}_low": low,
                 f"difference_{name}_high": high,
-                f"p_better_{name}": share_positive(
+                f"p_better_{name}": reach.p_positive(
                     -differences if name in LOWER_IS_BETTER else differences
                 ),
             }

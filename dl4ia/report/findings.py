@@ -1,6 +1,5 @@
 """What a study found, as rows and lines for every reader: terminal, page and dashboard."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,10 @@ from dl4ia.search.pareto import knee_point
 from dl4ia.search.study import first_value, is_interrupted, is_skipped
 from dl4ia.selection.ablation import Effect, effects_of
 from dl4ia.selection.ranking import Selection, ranked_trials
-from dl4ia.text import plural, short
+from dl4ia.statistics import FEWEST_CLUSTERS
+from dl4ia.text import is_said_of, plural, short
 
 LEADERS = 10
-SAID = re.compile(r"_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)")
 
 
 def describe(trial: FrozenTrial) -> str:
@@ -79,6 +78,11 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
             over = plural(count, "repeat")
             beside += f" over the first {over}, where the winner has {mine:+.4f}"
         said += f" ({beside})"
+    if selection.reused:
+        said += (
+            f"; {selection.reused} of the {selection.repeats} splits are the search's own, for so "
+            "few patients can hardly be dealt out otherwise"
+        )
     return said
 
 
@@ -149,7 +153,7 @@ def test_metrics(scores: Mapping[str, float]) -> list[str]:
 
 def _is_said_of(name: str, metrics: Sequence[str]) -> bool:
     """Whether it is another metric's name and an end; a class may be called "low" too."""
-    return any(name.startswith(other) and SAID.fullmatch(name, len(other)) for other in metrics)
+    return any(is_said_of(name, other) for other in metrics)
 
 
 def spread(scores: Mapping[str, float], name: str) -> str:
@@ -159,8 +163,24 @@ def spread(scores: Mapping[str, float], name: str) -> str:
 
 
 def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
-    """The 95 % interval of one of a winner's scores; sign: "+" for a difference."""
+    """One of a winner's scores' 95 % interval, where it has one; sign: "+" for a difference."""
+    if f"{name}_low" not in scores:
+        return "–"
     return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
+
+
+def p_better(scores: Mapping[str, float], name: str) -> str:
+    """How probable it is that the winner is better than the report's model, where that is known."""
+    return f"{scores[f'p_better_{name}']:.3f}" if f"p_better_{name}" in scores else "–"
+
+
+def interval_over(winner: Mapping[str, Any]) -> str:
+    """What a winner's 95 % intervals are over, or that there are none."""
+    clusters = winner["patients"] or winner["images"]
+    over = plural(clusters, "patient" if winner["patients"] else "image")
+    if clusters < FEWEST_CLUSTERS:
+        return f"no interval of so few as {over}"
+    return f"95 % interval over {over}" + (" and seeds" if winner["seeds"] > 1 else "")
 
 
 def ensembles(winner: Mapping[str, Any], metric: str) -> list[tuple[str, str, float]]:

@@ -11,7 +11,7 @@ from dl4ia.environment import describe_code
 from dl4ia.report import figures, findings, html
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.pareto import pareto_front
-from dl4ia.search.study import RANDOM_TRIALS, first_value, is_skipped
+from dl4ia.search.study import RANDOM_TRIALS, ended_trials, first_value, is_interrupted
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.ranking import Selection
@@ -87,7 +87,7 @@ def _headline(
                 f"{scores[f'difference_{metric}']:+.4f}",
                 f"against {name}, the report's best, retrained the same way; 95 % interval "
                 f"{findings.interval(scores, f'difference_{metric}', '+')}; "
-                f"P(winner better) {scores[f'p_better_{metric}']:.3f}",
+                f"P(winner better) {findings.p_better(scores, metric)}",
             )
         )
     if selection.finalists:
@@ -122,18 +122,18 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
                     f"{scores[f'report_{name}']:.4f}",
                     f"{scores[f'difference_{name}']:+.4f}",
                     findings.interval(scores, f"difference_{name}", "+"),
-                    f"{scores[f'p_better_{name}']:.3f}",
+                    findings.p_better(scores, name),
                 ]
         rows.append(row)
-    over = plural(winner["images"], "image")
-    if winner["patients"]:
-        over += f" of {plural(winner['patients'], 'patient')}, drawn patient by patient,"
+    whose = f" of {plural(winner['patients'], 'patient')}" if winner["patients"] else ""
     parts = [
         html.heading("Test"),
         html.paragraph(
             f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
-            f"{plural(winner['seeds'], 'seed')}. Intervals by a bootstrap over {over} and seeds; "
-            "differences are paired. Distances (Hausdorff) are in pixels, lower is better."
+            f"{plural(winner['seeds'], 'seed')}, and scored on "
+            f"{plural(winner['images'], 'image')}{whose}: {findings.interval_over(winner)}, by "
+            "bootstrap; differences are paired. Distances (Hausdorff) are in pixels: lower is "
+            "better."
         ),
         html.table(rows),
     ]
@@ -145,7 +145,7 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
 
 def _cells(scores: dict[str, float], name: str) -> list[str]:
     deviation = f"{scores[f'{name}_sd']:.4f}" if f"{name}_sd" in scores else "–"
-    return [deviation, findings.interval(scores, name) if f"{name}_low" in scores else "–"]
+    return [deviation, findings.interval(scores, name)]
 
 
 def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
@@ -271,19 +271,28 @@ def _budget(study: optuna.Study, metric: str) -> list[str]:
         html.heading("What a budget buys"),
         html.paragraph(
             f"The expected best validation {metric} of n random trials, without bias from the "
-            f"{len(values)} of this study's that were drawn at random (a pruned one counts with "
-            "the last value seen, so the curve is on the low side)."
+            f"{len(values)} of this study's that were drawn at random (a failed one counts as 0 "
+            "and a pruned one with the last value seen, so the curve is on the low side)."
         ),
         figures.fragment(figures.budget(expected_best(values).tolist(), metric)),
     ]
 
 
 def random_values(study: optuna.Study, metric: str) -> list[float]:
-    """Of the trials that were drawn before the sampler began to model; pruned: the last seen."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-    drawn = [trial for trial in trials if "point" not in trial.user_attrs][:RANDOM_TRIALS]
-    column = f"val_{metric}"
-    return [history_of(trial)[column][-1] for trial in drawn if not is_skipped(trial)]
+    """Of the trials that were drawn before the sampler began to model; pruned: the last seen.
+
+    Those that failed among them: 0, the lowest that Dice and accuracy can be.
+    """
+    values: list[float] = []
+    finished = 0
+    for trial in ended_trials(study):
+        if "point" not in trial.user_attrs and finished < RANDOM_TRIALS:
+            if trial.state != TrialState.FAIL:
+                values.append(history_of(trial)[f"val_{metric}"][-1])
+                finished += 1
+            elif not is_interrupted(trial):
+                values.append(0.0)
+    return values
 
 
 def _pictures(winner: dict[str, Any]) -> list[str]:

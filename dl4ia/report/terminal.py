@@ -176,7 +176,7 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
     over = f"{winner['patients']} patients" if winner["patients"] else f"{winner['images']} images"
     lines = [
         f"Test (retrained on all training images, {plural(winner['epochs'], 'epoch')}; {spread}, "
-        f"95 % interval over {over} and seeds)",
+        f"{findings.interval_over(winner)})",
         *_score_lines(metric, scores, "test"),
     ]
     further = [name for name in findings.test_metrics(scores) if not name.startswith(metric)]
@@ -193,11 +193,11 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
         )
         for name in (metric, f"{metric}_pooled"):
             if f"difference_{name}" in scores:
-                low, high = (scores[f"difference_{name}_{end}"] for end in ("low", "high"))
                 lines.append(
-                    f"  {name} {scores[f'difference_{name}']:+.4f} [{low:+.4f}, {high:+.4f}] "
+                    f"  {name} {scores[f'difference_{name}']:+.4f} "
+                    f"[{findings.interval(scores, f'difference_{name}', '+')}] "
                     f"(from {scores[f'report_{name}']:.4f}); "
-                    f"P(winner better) {scores[f'p_better_{name}']:.3f}"
+                    f"P(winner better) {findings.p_better(scores, name)}"
                 )
     return [
         *lines,

@@ -13,6 +13,9 @@ EXPECTED = (
 )
 
 
+LARGEST_EXACT = 2**53  # whole number that a float holds, and all below it
+
+
 def read_points(file: Path, space: Space) -> dict[str, Point]:
     """Label -> point. Raises InputError where the file holds anything but points of `space`."""
     try:
@@ -45,6 +48,7 @@ def _with_reals(point: Point, space: Space) -> Point:
     return {
         name: float(value)
         if type(value) is int
+        and abs(value) <= LARGEST_EXACT
         and name in space
         and value not in space[name]
         and float(value) in space[name]

@@ -139,11 +139,14 @@ def _joined(identity: Identity, environment: Mapping[str, str]) -> dict[str, str
 
 def _scores(metric: str, winner: Mapping[str, Any]) -> str:
     scores: dict[str, float] = winner["metrics"]
-    mean, low, high = (f"{scores[f'test_{metric}{end}']:.4f}" for end in ("", "_low", "_high"))
+    within = ""
+    if f"test_{metric}_low" in scores:
+        low, high = (f"{scores[f'test_{metric}_{end}']:.4f}" for end in ("low", "high"))
+        within = f", 95 % interval {low} to {high}"
     return (
         f"Trial {winner['trial']}, retrained on all training images from "
         f"{plural(winner['seeds'], 'seed')} over {plural(winner['epochs'], 'epoch')}. Test "
-        f"{metric}, mean over seeds: **{mean}**, 95 % interval {low} to {high}, over "
+        f"{metric}, mean over seeds: **{scores[f'test_{metric}']:.4f}**{within}, over "
         f"{plural(winner['images'], 'image')}. The report page is among the artifacts."
     )
 

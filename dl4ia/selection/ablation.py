@@ -1,6 +1,7 @@
 """Which of the winner's choices matter: each is turned back, alone, to the report's value.
 
-Over the finalists' splits and seeds, so that each effect is a mean of paired differences.
+Each effect is a mean of differences, paired over repeats. These are not the repeats by which the
+winner was chosen: there it had luck, which would be taken for what its choices buy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -87,13 +88,13 @@ def ablate(
     """
     labels = {name: f"{label}, {name} turned back" for name in turned}
     points = {label: winner} | {labels[name]: point for name, point in turned.items()}
-    repeats.prepare(points, range(len(repeats)))
-    values = [repeats.value(winner, number, label, after_epoch) for number in range(len(repeats))]
+    repeats.prepare(points, repeats.numbers)
+    values = [repeats.value(winner, number, label, after_epoch) for number in repeats.numbers]
     effects = []
     for name, point in turned.items():
         differences, failure, without = [], "", labels[name]
         try:
-            for number, value in enumerate(values):
+            for number, value in zip(repeats.numbers, values, strict=True):
                 differences.append(value - repeats.value(point, number, without, after_epoch))
         except TrialFailure as error:
             failure = str(error)

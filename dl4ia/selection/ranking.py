@@ -13,11 +13,12 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.search.study import first_value
 from dl4ia.selection.repeats import Repeats
 from dl4ia.statistics import Estimate, estimate, p_positive
 
+FAILED = "failed"  # how it begins why a finalist was given up that could not be trained
 STOP_BELOW = 0.05  # p of the one-sided paired test against the leader
 
 
@@ -51,6 +52,7 @@ class Selection:
     report_model: int | None  # the trial of the best report model
     repeats: int
     held_out: float
+    reused: int = 0  # how many of the repeats' splits are the search's own
 
     def estimate(self, finalist: Finalist) -> Estimate:
         """Its mean over repeats, and how far that can be trusted.
@@ -165,23 +167,29 @@ def select(
     """Train the trials' points on all repeats, but the weak ones on fewer, and choose the winner.
 
     After each repeat a finalist is given up that the one-sided paired test puts below the leader.
-    Raises InputError where every finalist fails.
+    Raises InputError where every finalist fails, or the memory runs out.
     """
     values: dict[int, list[float]] = {trial.number: [] for trial in trials}
     given_up: dict[int, str] = {}
-    for number in range(len(repeats)):
+    for number in repeats.numbers:
         left = [trial for trial in trials if trial.number not in given_up]
         repeats.prepare({_label(trial): trial.params for trial in left}, [number])
         for trial in left:
             try:
                 value = repeats.value(trial.params, number, _label(trial), after_epoch)
+            except OutOfMemory as failure:  # of this moment, not of the point
+                raise InputError(
+                    f"{_label(trial)} on repeat {number + 1}: {failure}, though it trained alone; "
+                    "the study is intact and the test set unopened: give it more memory and the "
+                    "same command goes on, or name fewer --finalists"
+                ) from failure
             except TrialFailure as failure:
-                given_up[trial.number] = f"failed on repeat {number + 1}: {failure}"
+                given_up[trial.number] = f"{FAILED} on repeat {number + 1}: {failure}"
                 continue
             values[trial.number].append(value)
             after_repeat(number, trial, value)
         running = [trial.number for trial in trials if trial.number not in given_up]
-        if running and number + 1 < len(repeats):
+        if running and number + 1 < repeats.numbers.stop:
             leader = max(running, key=lambda trial: float(np.mean(values[trial])))
             for other in running:
                 behind = np.subtract(values[leader], values[other]).tolist()
@@ -198,11 +206,19 @@ def select(
         for trial in trials
     ]
     report = [trial.number for trial in trials if "report_model" in trial.user_attrs]
-    return _decide(finalists, report, len(repeats), repeats.held_out)
+    found = _decide(finalists, report, len(repeats), repeats.held_out)
+    return replace(found, reused=repeats.reused)
 
 
 def _label(trial: FrozenTrial) -> str:
     return f"trial {trial.number}"
+
+
+def _rank_of_report(finalist: Finalist) -> tuple[bool, int, bool, float, int, int]:
+    """Which did not fail, stayed longest and, over the same repeats, did best."""
+    mean = float(np.mean(finalist.values)) if finalist.values else -np.inf
+    ending = (finalist.given_up.startswith(FAILED), -len(finalist.values), bool(finalist.given_up))
+    return *ending, -mean, finalist.weights, finalist.trial
 
 
 def _decide(
@@ -230,12 +246,12 @@ def _decide(
         and np.mean(each.values) >= found.mean - found.error
     ]
     simpler = min(within, key=lambda each: (each.weights, rank(each)), default=None)
-    of_report = [each.trial for each in ordered if each.trial in report]
+    of_report = sorted((each for each in ordered if each.trial in report), key=_rank_of_report)
     return Selection(
         finalists=tuple(ordered),
         winner=winner.trial,
         simpler=simpler.trial if simpler else None,
-        report_model=of_report[0] if of_report else None,
+        report_model=of_report[0].trial if of_report else None,
         repeats=repeats,
         held_out=held_out,
     )

@@ -1,4 +1,4 @@
-"""Points trained again, on splits and seeds that the search never used.
+"""Points trained again, on splits and seeds that the search never used, as far as there are others.
 
 The same splits and seeds for every point, so that points are compared in pairs. What was trained is
 kept in the study and is not trained again.
@@ -6,6 +6,7 @@ kept in the study and is not trained again.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.search.objective import Objective, derive_seed
 from dl4ia.workers.jobs import Job
 
+MOST_DRAWS = 20  # of a partition, in search of one that is fresh
 KEPT = "repeat "  # how a study's attributes begin that hold a training
 
 
@@ -27,17 +29,28 @@ class Repeats:
 
     study: optuna.Study
     objective: Objective  # its task, data, length and device; its own splits are the search's
-    splits: tuple[Split, ...]
+    splits: tuple[Split, ...]  # of all repeats, by their numbers
+    numbers: range  # those that are in use
     train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None  # several at once
 
     def __len__(self) -> int:
-        return len(self.splits)
+        return len(self.numbers)
 
     @property
     def held_out(self) -> float:
         """Size of the validation parts over that of the training parts."""
-        validation = sum(len(split.validation) for split in self.splits)
-        return validation / sum(len(split.train) for split in self.splits)
+        validation = sum(len(split.validation) for split in self._splits)
+        return validation / sum(len(split.train) for split in self._splits)
+
+    @property
+    def reused(self) -> int:
+        """How many of the splits are the search's own: of very few patients there are no others."""
+        known = {frozenset(split.validation) for split in self.objective.splits}
+        return sum(frozenset(split.validation) in known for split in self._splits)
+
+    @property
+    def _splits(self) -> list[Split]:
+        return [self.splits[number] for number in self.numbers]
 
     def prepare(self, points: Mapping[str, Mapping[str, Any]], numbers: Iterable[int]) -> None:
         """Whatever is missing of `points`, by their labels, on repeats `numbers`: train it ahead.
@@ -125,21 +138,37 @@ def repeat_environments(study: optuna.Study) -> list[dict[str, str]]:
 def make_repeats(
     study: optuna.Study,
     objective: Objective,
-    count: int,
+    numbers: range,
     groups: tuple[str, ...] | None,
     train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None,
 ) -> Repeats:
-    """`count` repeats: the five folds of a fresh partition of the training data, then of another.
+    """The repeats of those numbers: folds of a fresh partition of the training data, and of more.
 
-    Folds, so that every five repeats validate each image once. The first repeats stay the same
-    where more are asked for.
+    Five folds, so that every five repeats validate each image once; as many as there are groups
+    where these are fewer. A repeat stays the same where others are asked for.
     """
     strata = objective.task.strata(objective.dataset)
-    splits: list[Split] = []
-    while len(splits) < count:
-        seed = derive_seed(objective.seed, "repeats", len(splits) // DEFAULT_PARTS)
-        splits += make_splits(strata, DEFAULT_PARTS, seed, groups)
-    return Repeats(study, objective, tuple(splits[:count]), train_ahead)
+    parts = DEFAULT_PARTS if groups is None else min(DEFAULT_PARTS, len(set(groups)))
+    splits = list(objective.splits)
+    searched = len(splits)
+    for partition in range(math.ceil(numbers.stop / parts)):
+        draws = [(partition,), *((partition, draw) for draw in range(1, MOST_DRAWS))]
+        seeds = [derive_seed(objective.seed, "repeats", *draw) for draw in draws]
+        splits += _freshest(splits, (make_splits(strata, parts, seed, groups) for seed in seeds))
+    fresh = splits[searched:][: numbers.stop]
+    return Repeats(study, objective, tuple(fresh), numbers, train_ahead)
+
+
+def _freshest(known: Sequence[Split], partitions: Iterable[tuple[Split, ...]]) -> tuple[Split, ...]:
+    """The first with the fewest parts that are validated already, at best with none."""
+    seen = {frozenset(split.validation) for split in known}
+    found: dict[int, tuple[Split, ...]] = {}
+    for folds in partitions:
+        again = sum(frozenset(split.validation) in seen for split in folds)
+        found.setdefault(again, folds)
+        if again == 0:
+            break
+    return found[min(found)]
 
 
 def repeat_seed(study_seed: int, number: int) -> int:

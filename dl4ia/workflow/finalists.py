@@ -35,7 +35,7 @@ def run_finalists(session: Session) -> Selection:
     if known:
         return known
     trials = choose_finalists(session.study, session.arguments.finalists)
-    repeats = _repeats(session)
+    repeats = _repeats(session, range(session.arguments.repeats))
     epochs = session.identity.epochs
     print(
         f"\nFinalists: {plural(len(trials), 'point')} on up to {len(repeats)} fresh splits and "
@@ -74,11 +74,11 @@ def run_ablation(session: Session, selection: Selection) -> None:
     winner = session.study.get_trials(deepcopy=False)[selection.winner].params
     models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
     known = [models[session.searched.BASELINE], *models.values()]
-    space, repeats = session.searched.SPACE, _repeats(session)
-    turned = turned_back(space, winner, known, defaults_of(session.task.settings))
+    turned = turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
+    repeats = _repeats(session, _of_ablation(session))
     print(
         f"\nAblation: {plural(len(turned), 'choice')} of trial {selection.winner} turned back to "
-        f"{session.searched.BASELINE}'s, {len(repeats)} repeats each",
+        f"{session.searched.BASELINE}'s, {len(repeats)} further repeats each",
         flush=True,
     )
 
@@ -97,6 +97,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
     record = {
         "trial": selection.winner,
         "repeats": len(repeats),
+        "first_repeat": repeats.numbers.start,
         "held_out": repeats.held_out,
         "baseline": session.searched.BASELINE,
         "effects": [asdict(effect) for effect in effects],
@@ -107,17 +108,25 @@ def run_ablation(session: Session, selection: Selection) -> None:
 def ablation_is_done(session: Session, selection: Selection) -> bool:
     """Whether the study has the effects of this winner's choices over as many repeats."""
     known = session.study.user_attrs.get("ablation", {})
-    wanted = (selection.winner, session.arguments.repeats)
-    return (known.get("trial"), known.get("repeats")) == wanted
+    numbers = _of_ablation(session)
+    wanted = (selection.winner, len(numbers), numbers.start)
+    return (known.get("trial"), known.get("repeats"), known.get("first_repeat")) == wanted
+
+
+def _of_ablation(session: Session) -> range:
+    """The repeats after the finalists', by which the winner was not chosen."""
+    count = session.arguments.repeats
+    return range(count, 2 * count)
 
 
 def train_repeat(session: Session, job: Job) -> None:
     """One of those that `Repeats.prepare` asks for."""
-    _repeats(session).train(job["point"], job["number"], job["label"])
+    number = job["number"]
+    _repeats(session, range(number, number + 1)).train(job["point"], number, job["label"])
 
 
-def _repeats(session: Session) -> Repeats:
+def _repeats(session: Session, numbers: range) -> Repeats:
     by_patient = session.arguments.split_by == "patient"
     groups = session.dataset.groups if by_patient else None
-    count, ahead = session.arguments.repeats, partial(train_ahead, session)
-    return make_repeats(session.study, session.objective, count, groups, ahead)
+    ahead = partial(train_ahead, session)
+    return make_repeats(session.study, session.objective, numbers, groups, ahead)

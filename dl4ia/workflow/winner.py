@@ -137,7 +137,8 @@ def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[s
     example = session.dataset.images[:EXAMPLE_IMAGES].numpy().astype(np.float32)
     test = f"test_{session.task.metric}"
     names = (f"val_{session.task.metric}", test, f"{test}_low", f"{test}_high")
-    scores = {name: f"{winner['metrics'][name]:.4f}" for name in names}
+    known = winner["metrics"]
+    scores = {name: f"{known[name]:.4f}" for name in names if name in known}
     description = (
         "Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Of the first of "
         f"{winner['seeds']} retraining seeds; the test score is their mean, with its 95 % "
