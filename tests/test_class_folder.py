@@ -340,6 +340,14 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "a class in Train only": (delete("Test/10"), "Test/10", "expected the same classes in both"),
     "a class in Test only": (delete("Train/10"), "Train/10", "expected the same classes in both"),
     "one class": (keep_one_class, "Train", "only class '0'; expected at least 2"),
+    "a class whose name is not in UTF-8": (
+        lambda folder: [
+            (folder / part / "10").rename(folder / part / os.fsdecode(b"\xdcbung"))
+            for part in ("Train", "Test")
+        ],
+        "Train/�bung",
+        "its name is not in UTF-8; expected one: rename it",
+    ),
     "a class called like another's interval": (
         lambda folder: [
             (folder / part / "10").rename(folder / part / "2_low") for part in ("Train", "Test")

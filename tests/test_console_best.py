@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -16,6 +17,8 @@ from dl4ia.errors import InputError
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.tasks.classification import ClassificationTask
 from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.tracking.runs import RunRecord
+from dl4ia.tracking.writing import Tracker
 from search_spaces.segmentation import REPORT_MODELS, SPACE
 
 NAME = "segmentation-tiny-glands"
@@ -59,6 +62,20 @@ def test_the_frame_is_the_study(uri: str, study: optuna.Study) -> None:
             elif name in row:
                 assert pd.isna(row[name])
     assert len(best_runs("segmentation", top=2, tracking_uri=uri)) == 2
+
+
+def test_text_stays_text(tmp_path: Path) -> None:
+    """A study may be called 007, and no trial of it be a named point."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    now = datetime.now()
+    tags = {"dl4ia.trial": "3", "dl4ia.state": "COMPLETE", "dl4ia.commit": "1234567"}
+    record = RunRecord(name="3", kind="trial", study="007", tags=tags, parameters={"depth": "2"},
+                       metrics={"val_dice": 0.5, "weights": 10.0}, history={},
+                       start=now, end=now, status="FINISHED")  # fmt: skip
+    Tracker(uri, "segmentation", tmp_path / "artifacts").write(record, None, None)
+    (row,) = best_runs("segmentation", tracking_uri=uri).to_dict("records")
+    assert (row["study"], row["point"], row["commit"]) == ("007", "", "1234567")
+    assert row["depth"] == 2
 
 
 def test_conditions(uri: str) -> None:

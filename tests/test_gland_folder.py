@@ -1,5 +1,6 @@
 """The gland folder is read right, and whatever is wrong with one is told in one line."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,16 @@ def test_stains_are_read_as_two_channels(folder: Path) -> None:
         expected = stains(number)[..., :2].transpose(2, 0, 1) / 255
         np.testing.assert_allclose(train.images[index].numpy(), expected, atol=1e-7)
         np.testing.assert_array_equal(train.labels[index].numpy(), gland(number) > 0)
+
+
+def test_test_images_are_of_the_training_images_size(folder: Path) -> None:
+    """Others would be of another magnification."""
+    for name, pixels in (("image", stains(11, 40, 40)), ("label", gland(11, 40, 40))):
+        for number in (11, 12):
+            save(folder / "Test" / f"{name}_{number}.png", pixels)
+    expected = rf"Test/image_11\.png: 40x40 pixels; expected {WIDTH}x{HEIGHT} as in Train/image_01"
+    with pytest.raises(InputError, match=expected):
+        GlandFolder(folder).test()
 
 
 def test_the_test_part_is_read_from_test(folder: Path) -> None:
@@ -285,6 +296,12 @@ def shrink_all(folder: Path) -> None:
         save(folder / f"Train/label_{number:02d}.png", gland(number, 15, 40))
 
 
+def voc_label(folder: Path) -> None:
+    label = Image.fromarray((gland(1) > 0).astype(np.uint8), mode="P")
+    label.putpalette([0, 0, 0, 128, 0, 0])
+    label.save(folder / "Train/label_01.png")
+
+
 THREE_VALUES = gland(1)
 THREE_VALUES[0, 0] = 128
 SOME_BLUE = stains(3)
@@ -323,6 +340,17 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
         redraw("Train/label_01.png", colours(1)),
         "Train/label_01.png",
         "pixel format RGB; expected one whole number a pixel",
+    ),
+    "a label in colours of a palette": (
+        voc_label,
+        "Train/label_01.png",
+        "pixel format P, a palette of colours; expected one whole number a pixel, such as 0 "
+        "(background) and 255 (gland): save it as grey",
+    ),
+    "a name that is not in UTF-8": (
+        lambda folder: (folder / "Train" / os.fsdecode(b"image_\xe4.png")).touch(),
+        "Train/image_�.png",
+        "its name is not in UTF-8",
     ),
     "a label in JPEG": (
         rewrite("Train/label_01.png", "Train/label_01.jpg"),

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,25 @@ def test_confusion_and_misclassified_images_are_drawn(tmp_path: Path) -> None:
     ):
         pixels = np.asarray(Image.open(file).convert("RGB"))
         assert pixels.shape[1] > 400 and pixels.std() > 10
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    """In "$5 to $10" matplotlib would see a formula, and in "a$_$" a wrong one."""
+    dataset = EmbeddedDigits().train().subset(range(40))
+    classes = ("$5 to $10", "a$_$", *"23456789")
+    assert draw_confusion(dataset.labels, 9 - dataset.labels, classes, tmp_path).exists()
+    assert draw_misclassified(dataset, 9 - dataset.labels, classes, tmp_path).exists()
+    glands = EmbeddedGlands().train().subset(range(2))
+    named = replace(glands, names=("a$_$.png", "b.png"))
+    assert draw_segmentations(named, glands.labels, tmp_path)[0].exists()
+
+
+def test_many_classes_are_shown_in_part(tmp_path: Path) -> None:
+    """A picture of all would take memory by their square: of 1,600 a hundred times that."""
+    labels = torch.arange(400) % 200
+    classes = tuple(f"class {number}" for number in range(200))
+    file = draw_confusion(labels, labels.roll(1), classes, tmp_path)
+    assert max(Image.open(file).size) < 3000
 
 
 def test_nothing_misclassified_is_drawn_too(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dl4ia.report.findings import leaderboard
-from dl4ia.report.terminal import trial_line
+from dl4ia.report.study_page import random_values
+from dl4ia.report.terminal import _runs_at, trial_line, unfinished
 from dl4ia.text import duration, table
 
 
@@ -47,6 +48,34 @@ def test_the_leaderboard_has_the_best_and_every_report_model() -> None:
     assert lines[12].endswith("unet (report), failed: out of memory")
     assert lines[13].endswith("resnet (report), not run")
     assert "1,234" in lines[1]
+
+
+def test_where_every_run_is_to_be_seen() -> None:
+    """A server shows its own page, and `mlflow ui` would not take its address."""
+    assert _runs_at("http://me:secret@tracking:5000") == "http://me:***@tracking:5000"
+    assert _runs_at("sqlite:///a b.db") == "mlflow ui --backend-store-uri 'sqlite:///a b.db'"
+
+
+def test_when_the_time_is_over() -> None:
+    study = optuna.create_study(direction="maximize")
+    assert unfinished(study, "dice", 9).endswith("\n\nThe same command goes on.")
+    study.add_trial(trial(TrialState.COMPLETE, 0.5))
+    said = "The same command goes on; --trials 1 ends with the best of these."
+    assert unfinished(study, "dice", 8).endswith(said)
+
+
+def test_a_budget_buys_failures_too() -> None:
+    """Of eight random trials that finished, and those that failed among them."""
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(trial(TrialState.COMPLETE, 0.9, point="unet"))
+    for number in range(9):
+        study.add_trial(trial(TrialState.FAIL, None, failure="epoch 1: train_loss is nan"))
+        study.add_trial(trial(TrialState.FAIL, None))  # interrupted
+        pruned = number % 2 == 0
+        study.add_trial(
+            trial(TrialState.PRUNED if pruned else TrialState.COMPLETE, None if pruned else 0.2)
+        )
+    assert random_values(study, "dice") == [0.0, 0.2] * 8
 
 
 def test_columns_align() -> None:

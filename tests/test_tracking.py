@@ -3,6 +3,7 @@
 import math
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -206,6 +207,16 @@ def test_a_new_database_is_made_in_silence_and_nothing_else(
     tracker.log_files(run, [file], "texts")
     assert capfd.readouterr() == ("", "")
     assert {path.name for path in tmp_path.iterdir()} == {"new", "artifacts", "text.txt"}
+
+
+def test_two_studies_may_begin_at_once(tmp_path: Path) -> None:
+    """Neither takes the other's half-made database away."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    names = ("segmentation", "classification", "segmentation")
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: Tracker(uri, name, tmp_path / "artifacts"), names))
+    found = MlflowClient(uri).search_experiments()
+    assert {each.name for each in found} == {"Default", *names}
 
 
 def test_a_deleted_experiment_is_named(client: MlflowClient, uri: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Images to predict, hostile ones among them: each is read rightly or refused by name."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -41,9 +42,14 @@ def turned(path: Path, image: Image.Image, compression: str | None = None) -> No
     image.save(path, exif=exif, compression=compression)
 
 
-def sixteen_bit_colours(path: Path) -> None:
-    rows = [b"\0" + (row.astype(int) * 256 + 255).astype(">u2").tobytes() for row in RGB]
-    png(path, (WIDTH, HEIGHT), 16, 2, b"".join(rows))
+def sixteen_bits(kind: int, channels: int) -> Callable[[Path], None]:
+    """Writes twelve bits in sixteen; kind: PNG's number for colours, and for what has an alpha."""
+
+    def write(path: Path) -> None:
+        values = np.resize(GREY, (HEIGHT, WIDTH, channels)).astype(">u2") * 16
+        png(path, (WIDTH, HEIGHT), 16, kind, b"".join(b"\0" + row.tobytes() for row in values))
+
+    return write
 
 
 def transparent(path: Path) -> None:
@@ -94,7 +100,10 @@ CASES: list[Case] = [
     ("colours.tif", lambda path: Image.fromarray(RGB).save(path), 3, RGB),
     ("colours.webp", lambda path: Image.fromarray(RGB).save(path, lossless=True), 3, RGB),
     ("stains.png", lambda path: Image.fromarray(STAINS).save(path), 2, STAINS[..., :2]),
-    ("sixteen_bit_colours.png", sixteen_bit_colours, 3, RGB),
+    ("sixteen_bit_colours.png", sixteen_bits(2, 3), 3,
+     "colours of 16 bits a channel; expected 8: convert it"),
+    ("sixteen_bit_rgba.png", sixteen_bits(6, 4), 4, "colours of 16 bits a channel"),
+    ("sixteen_bit_grey_with_alpha.png", sixteen_bits(4, 2), 1, "colours of 16 bits a channel"),
     ("transparent.png", transparent, 3, RGB),
     ("four_channels.tif", transparent, 4, np.dstack([RGB, np.zeros_like(GREY)])),
     ("no_fourth_channel.png", lambda path: Image.fromarray(RGB).save(path), 4,
@@ -174,6 +183,19 @@ def test_files_and_folders(tmp_path: Path) -> None:
     found = find_images(places, skipped=[tmp_path / "b" / "masks"])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
     assert names == ["a.png", "b/2.PNG", "b/c/1.jpg", "b/image_1.png", "b/label_2.png"]
+
+
+def test_labels_in_capitals_are_labels(tmp_path: Path) -> None:
+    for name in ("image_1.PNG", "label_1.PNG", "image_2.1.Tif", "label_2.1.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_images([tmp_path])] == ["image_1.PNG", "image_2.1.Tif"]
+
+
+def test_a_name_that_nothing_could_show(tmp_path: Path) -> None:
+    """As Windows archives have them; a table of predictions could not be written."""
+    (tmp_path / os.fsdecode(b"gr\xfcn.png")).touch()
+    with pytest.raises(InputError, match="gr�n.png: its name is not in UTF-8; .*: rename it"):
+        find_images([tmp_path])
 
 
 def test_a_place_without_an_image(tmp_path: Path) -> None:

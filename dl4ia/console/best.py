@@ -10,6 +10,7 @@ from dl4ia.tracking.reading import TrackedRun, best_trials
 METRICS = {"segmentation": "val_dice", "classification": "val_accuracy"}
 WIDTH = 100  # characters
 LAST = ("commit", "run_id")
+TEXT = ("study", "point", *LAST)  # whatever it looks like
 
 
 def best_runs(
@@ -38,7 +39,7 @@ def best_runs(
     rows = [_row(rank, run, metric) for rank, run in enumerate(runs, start=1)]
     frame = pd.DataFrame(rows, columns=None if rows else ["rank", "study", "trial", metric])
     frame = frame[[name for name in frame if name not in LAST] + [n for n in LAST if n in frame]]
-    return frame.apply(_as_numbers)
+    return frame.apply(lambda column: column if column.name in TEXT else _as_numbers(column))
 
 
 def best_table(runs: pd.DataFrame) -> str:

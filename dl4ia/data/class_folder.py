@@ -10,7 +10,7 @@ import torch
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.image_cache import ImageCache
-from dl4ia.data.images import SUFFIXES, describe_contents, source_name
+from dl4ia.data.images import SUFFIXES, check_name, describe_contents, source_name
 from dl4ia.data.pixels import Pixels, read_pixels
 from dl4ia.errors import InputError
 from dl4ia.text import is_said_of
@@ -95,6 +95,7 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
     found = {}
     for place in sorted(folder.iterdir()):
         if place.is_dir() and not place.name.startswith("."):
+            check_name(place)
             found[place.name] = sorted(
                 path
                 for path in place.iterdir()
@@ -102,6 +103,8 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
                 and not path.name.startswith(".")
                 and path.is_file()
             )
+            for path in found[place.name]:
+                check_name(path)
             if not found[place.name]:
                 raise InputError(
                     f"{place}: no images in it, but {describe_contents(place)}; expected "

@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.data.images import SUFFIXES, describe_contents, open_image, source_name
+from dl4ia.data.images import SUFFIXES, check_name, describe_contents, open_image, source_name
 from dl4ia.data.patients import read_patients
 from dl4ia.data.pixels import guess_kind, read_pixels
 from dl4ia.errors import InputError
@@ -81,11 +81,13 @@ class GlandFolder:
 
     def _read(self, part: str) -> Dataset:
         pairs = _pairs(self.folder / part)
+        first, _ = _pairs(self.folder / "Train")[0]
+        size = open_image(first).size[::-1]  # the test images are of the same magnification
         images = [read_pixels(image, self.channels) for image, _ in pairs]
         labels = [_read_label(label) for _, label in pairs]
         for (image, label), pixels, numbers in zip(pairs, images, labels, strict=True):
-            for file, size in ((image, pixels.shape[:2]), (label, numbers.shape)):
-                _check_size(file, size, pairs[0][0], images[0].shape[:2])
+            for file, found in ((image, pixels.shape[:2]), (label, numbers.shape)):
+                _check_size(file, found, first, size)
         stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
         masks = np.stack([numbers > 0 for numbers in labels])  # (N, H, W)
         instances = _read_instances(pairs, masks)
@@ -152,6 +154,7 @@ def _numbered(folder: Path, kind: str) -> dict[str, Path]:
                     f"{path}: there is {found[number].name} too; expected one of them: remove the "
                     "other"
                 )
+            check_name(path)
             found[number] = path
     return found
 
@@ -215,6 +218,7 @@ def _read_instances(pairs: list[tuple[Path, Path]], masks: np.ndarray) -> np.nda
 def _read_numbers(path: Path) -> np.ndarray:
     """(H, W), one whole number a pixel."""
     image = open_image(path)
+    kind = f"{image.mode}, a palette of colours" if image.mode in ("P", "PA") else image.mode
     if image.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
         image = image.convert("RGB")
     pixels = np.array(image)
@@ -224,8 +228,8 @@ def _read_numbers(path: Path) -> np.ndarray:
         pixels = pixels.astype(np.int64)
     if pixels.ndim != 2 or pixels.dtype.kind == "f":
         raise InputError(
-            f"{path}: pixel format {image.mode}; expected one whole number a pixel, such as 0 "
-            "(background) and 255 (gland)"
+            f"{path}: pixel format {kind}; expected one whole number a pixel, such as 0 "
+            "(background) and 255 (gland): save it as grey"
         )
     return pixels
 
@@ -235,7 +239,7 @@ def _check_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[
     if size != expected:
         raise InputError(
             f"{path}: {width}x{height} pixels; expected {expected[1]}x{expected[0]} as in "
-            f"{first.name}"
+            f"{first.parent.name}/{first.name}"
         )
     if min(size) < SMALLEST_SIDE:
         raise InputError(

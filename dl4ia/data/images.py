@@ -1,5 +1,6 @@
 """Opening image files, with one line for each that cannot be read, and naming their folders."""
 
+import os
 import re
 import warnings
 from collections import Counter
@@ -18,7 +19,8 @@ MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decomp
 def open_image(path: Path) -> Image.Image:
     """The decoded image, of several pages the first, turned as its EXIF orientation says.
 
-    Raises InputError, naming the file, where it is empty, broken or larger than `MOST_PIXELS`.
+    Raises InputError, naming the file, where it is empty, broken, larger than `MOST_PIXELS`, or of
+    colours of 16 bits, of which Pillow keeps the upper eight.
     """
     try:
         with warnings.catch_warnings():
@@ -26,13 +28,32 @@ def open_image(path: Path) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Given the path, Pillow 13.0 maps a raw TIFF into memory and garbles a turned one.
             with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+                cut = _is_cut_to_8_bits(image)
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
-                return image
     except Exception as error:  # decoders raise whatever hostile bytes make them stumble over
         raise InputError(
             f"{path}: cannot be read as an image ({_reason(path, error)}); replace or remove it"
         ) from error
+    if cut:
+        raise InputError(f"{path}: colours of 16 bits a channel; expected 8: convert it")
+    return image
+
+
+def check_name(path: Path) -> None:
+    """Raise InputError where a name is not UTF-8, which no table and no picture could show."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise InputError(f"{shown}: its name is not in UTF-8; expected one: rename it") from error
+
+
+def _is_cut_to_8_bits(image: Image.Image) -> bool:
+    """Whether an image that is not loaded yet has more bits than what it is loaded as."""
+    known = [tile[3] for tile in getattr(image, "tile", ())]
+    raw = [each[0] if isinstance(each, tuple) else each for each in known if each]
+    return not image.mode.startswith("I") and any(";16" in str(each) for each in raw)
 
 
 def _reason(path: Path, error: Exception) -> str:

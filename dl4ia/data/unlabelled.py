@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dl4ia.data.images import SUFFIXES, describe_contents
+from dl4ia.data.images import SUFFIXES, check_name, describe_contents
 from dl4ia.data.pixels import KINDS, Pixels, read_pixels
 from dl4ia.errors import InputError
 
@@ -20,7 +20,9 @@ def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Pa
     found: dict[Path, None] = {}
     for place in places:
         if place.is_dir():
-            images = [path for path in sorted(place.rglob("*")) if _is_image(path, place, outside)]
+            files = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
+            stems = {path.with_suffix("") for path in files}
+            images = [path for path in files if _is_image(path, place, stems, outside)]
             if not images:
                 raise InputError(
                     f"{place}: no images in it, but {describe_contents(place)}; expected "
@@ -30,6 +32,8 @@ def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Pa
             images = [place]
         else:
             raise InputError(f"{place}: no such file or folder; expected an image, or some in it")
+        for path in images:
+            check_name(path)
         found |= dict.fromkeys(images)
     return list(found)
 
@@ -49,12 +53,11 @@ def read_unlabelled(path: Path, channels: int, smallest_side: int) -> Pixels:
     return pixels
 
 
-def _is_image(path: Path, place: Path, outside: set[Path]) -> bool:
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        return False
-    if any(part.startswith(".") for part in path.relative_to(place).parts):
+def _is_image(path: Path, place: Path, stems: set[Path], outside: set[Path]) -> bool:
+    """stems: of all files that may be images, without their ends."""
+    if not path.is_file() or any(part.startswith(".") for part in path.relative_to(place).parts):
         return False
     kind, _, number = path.stem.partition("_")
-    if kind in LABELS and any(path.with_name(f"image_{number}{end}").exists() for end in SUFFIXES):
+    if kind in LABELS and path.with_name(f"image_{number}") in stems:
         return False
     return not any(folder in outside for folder in path.resolve().parents)

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from dl4ia.addresses import hide_password
 from dl4ia.environment import describe_code
 from dl4ia.report import findings
 from dl4ia.search.attributes import history_of
@@ -66,10 +67,11 @@ def front(study: optuna.Study, picture: Path) -> str:
 def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
     """What is said when the time is over before the trials are."""
     lines = ["", f"The time is over, {plural(missing, 'trial')} before the end."]
+    going_on = "The same command goes on"
     if ranked_trials(study):
         lines += ["", table(findings.leaderboard(study, metric, ()))]
-    done = len(finished_trials(study))
-    lines += ["", f"The same command goes on; --trials {done} ends with the best of these."]
+        going_on += f"; --trials {len(finished_trials(study))} ends with the best of these"
+    lines += ["", f"{going_on}."]
     return "\n".join(lines)
 
 
@@ -106,9 +108,16 @@ def summary(
         f"Report page:         {page}",
         f"Compare the trials:  optuna-dashboard {shlex.quote(storage)} --artifact-dir "
         + shlex.quote(str(trial_pictures)),
-        "See every run:       mlflow ui --backend-store-uri " + tracking_uri,
+        "See every run:       " + _runs_at(tracking_uri),
     ]
     return "\n".join(lines)
+
+
+def _runs_at(tracking_uri: str) -> str:
+    """How they are seen: a server has its own page."""
+    if tracking_uri.startswith("http"):
+        return hide_password(tracking_uri)
+    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def _not_scored(study: optuna.Study) -> str:

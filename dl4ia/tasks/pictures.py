@@ -15,7 +15,7 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.metrics.counts import PixelCounts, confusion_matrix
 
 REPORT_IMAGE = "image_05.png"  # the one of the report's figures
-MOST_MISCLASSIFIED = 24
+MOST_CLASSES, MOST_MISCLASSIFIED = 40, 24  # that one picture shows
 HIT, MISSED, INVENTED = (255, 255, 255), (230, 70, 60), (70, 130, 240)
 
 
@@ -87,7 +87,7 @@ def draw_front(
     ordered = sorted(front, key=lambda point: point[1])
     axes.plot([cost for _, cost, _ in ordered], [value for value, _, _ in ordered], "o-")
     for value, cost, name in ordered:
-        axes.annotate(name, (cost, value), (4, -10), textcoords="offset points", size=7)
+        axes.annotate(_as_it_is(name), (cost, value), (4, -10), textcoords="offset points", size=7)
     axes.set(xscale="log", xlabel=names[1], ylabel=names[0])
     axes.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -99,10 +99,12 @@ def draw_front(
 def draw_confusion(
     labels: Tensor, predictions: Tensor, classes: Sequence[str], folder: Path
 ) -> Path:
-    """(N,) labels and predictions as a table: rows are the true classes, columns the predicted."""
-    counts = confusion_matrix(labels, predictions, len(classes)).numpy()
+    """(N,) labels and predictions as a table of the first 40 classes, a row for each true one."""
+    whole = confusion_matrix(labels, predictions, len(classes)).numpy()
+    counts = whole[:MOST_CLASSES, :MOST_CLASSES]
+    names = [_as_it_is(name) for name in classes[:MOST_CLASSES]]
     wrong = counts - np.diag(np.diag(counts))
-    side = max(4.5, 0.55 * len(classes))
+    side = max(4.5, 0.55 * len(names))
     figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
     axes.imshow(wrong, cmap="Reds")  # the right ones would drown the others
     for (row, column), count in np.ndenumerate(counts):
@@ -112,13 +114,14 @@ def draw_confusion(
             axes.text(
                 column, row, count, ha="center", va="center", color=colour, weight=weight, size=8
             )
-    ticks = range(len(classes))
-    long = any(len(name) > 3 for name in classes)
-    axes.set_xticks(ticks, classes, rotation=90 if long else 0)
-    axes.set_yticks(ticks, classes)
-    right, total = int(np.trace(counts)), int(counts.sum())
+    ticks = range(len(names))
+    long = any(len(name) > 3 for name in names)
+    axes.set_xticks(ticks, names, rotation=90 if long else 0)
+    axes.set_yticks(ticks, names)
+    right, total = int(np.trace(whole)), int(whole.sum())
+    some = f"; {len(names)} of the {len(classes)} classes" if len(names) < len(classes) else ""
     axes.set(xlabel="predicted class", ylabel="true class")
-    axes.set_title(f"{right:,} of {total:,} test images right ({right / total:.2%})", size=10)
+    axes.set_title(f"{right:,} of {total:,} test images right ({right / total:.2%}){some}", size=10)
     file = folder / "test_confusion.png"
     figure.savefig(file, dpi=120)
     plt.close(figure)
@@ -148,7 +151,8 @@ def draw_misclassified(
         true, predicted = classes[int(dataset.labels[index])], classes[int(predictions[index])]
         share = "" if confidence is None else f" ({confidence[index]:.0%})"
         arrow = " → " if len(true) + len(predicted) < 9 else " →\n"
-        axes.set_title(f"{true}{arrow}{predicted}{share}", size=8 if arrow == " → " else 6)
+        title = _as_it_is(f"{true}{arrow}{predicted}{share}")
+        axes.set_title(title, size=8 if arrow == " → " else 6)
     kind = "the first" if confidence is None else "the most confident"
     some = f", {kind} {len(shown)}" if len(shown) < len(wrong) else ""
     figure.suptitle(
@@ -193,11 +197,16 @@ def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> l
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_color("0.7")  # a white mask needs its edge
         place = "as in the report" if title == "image_05" else f"{title} of {len(dataset)}"
-        figure.suptitle(f"{dataset.names[index]} ({place}): Dice {dice[index]:.3f}")
+        figure.suptitle(f"{_as_it_is(dataset.names[index])} ({place}): Dice {dice[index]:.3f}")
         files.append(folder / f"test_{title}.png")
         figure.savefig(files[-1], dpi=100)
         plt.close(figure)
     return files
+
+
+def _as_it_is(name: str) -> str:
+    """A name from outside, in which matplotlib would take dollars for the marks of formulas."""
+    return name.replace("$", r"\$")
 
 
 def displayable(image: Tensor) -> np.ndarray:

@@ -15,13 +15,19 @@ from torch import Tensor
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.metrics.counts import PixelCounts, confusion_matrix
-from dl4ia.tasks.pictures import INVENTED, MISSED, displayable, errors
+from dl4ia.tasks.pictures import (
+    INVENTED,
+    MISSED,
+    MOST_CLASSES,
+    MOST_MISCLASSIFIED,
+    displayable,
+    errors,
+)
 
 # All sizes in pixels.
 PANEL, DIGIT, CELL = 160, 72, 38  # sides of a gland panel, of a digit, of a confusion matrix's cell
 GAP, LINE, LETTERS = 6, 18, 13  # between panels; height of a line and of its letters
 LONGEST_NAME = 12  # characters of a class
-MOST_CLASSES, MOST_MISCLASSIFIED = 40, 24
 WHITE, BLACK, GREY, RED = (255, 255, 255), (20, 20, 20), (120, 120, 120), (214, 60, 50)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from alembic.util import CommandError
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -66,7 +67,7 @@ class Tracker:
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 folder = str(artifacts.resolve()) if uri.startswith("sqlite:") else None
-                self._experiment = self._client.create_experiment(experiment, folder, TRAINING)
+                self._experiment = self._create_experiment(experiment, folder)
                 return
         except (MlflowException, SQLAlchemyError, CommandError) as error:
             raise InputError(
@@ -79,6 +80,16 @@ class Tracker:
                 f" 'mlflow experiments restore -x {found.experiment_id}', or use another name"
             )
         self._experiment = found.experiment_id
+
+    def _create_experiment(self, name: str, folder: str | None) -> str:
+        """Its id, also where another process has just made it."""
+        try:
+            return str(self._client.create_experiment(name, folder, TRAINING))
+        except MlflowException as error:
+            found = self._client.get_experiment_by_name(name)
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+            return str(found.experiment_id)
 
     def find(self, study: str, kind: Kind, tag: str = "dl4ia.trial") -> dict[str, str]:
         """The value of `tag` (or "") -> id, of the runs of that kind; the newest of several.
@@ -232,9 +243,13 @@ class Tracker:
 
 def _create_database(path: Path) -> None:
     """Make a missing database whole or not at all: MLflow cannot mend a migration cut off."""
-    if path.exists() and path.stat().st_size > 0:
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.making.lock")):
+        if not path.exists() or path.stat().st_size == 0:
+            _make_database(path)
+
+
+def _make_database(path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
     for leftover in (part, part.with_name(f"{part.name}-journal")):
         leftover.unlink(missing_ok=True)
