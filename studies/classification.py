@@ -19,7 +19,7 @@ from dl4ia.command_line.flags import StudyArguments, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data")
-EPOCHS, EMBEDDED_EPOCHS = 8, 40  # a trial is pruned after a quarter of them or never
+EPOCHS, EMBEDDED_EPOCHS = 8, 40  # a trial is pruned soon after a quarter of them or never
 
 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:

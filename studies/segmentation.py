@@ -17,7 +17,7 @@ from dl4ia.command_line.flags import StudyArguments, add_gland_flags, run, study
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data/WARWICK")
-# Epochs of a full trial (pruned after a quarter of them or never) and of the retrainings.
+# Epochs of a full trial (pruned soon after a quarter of them or never) and of the retrainings.
 EPOCHS, RETRAINING_EPOCHS = 60, 200
 EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS = 28, 28
 

@@ -167,8 +167,8 @@ def study_parser(
     add(
         "--ablate",
         action="store_true",
-        help="also turn the winner's choices back to the report's, one at a time, over the same "
-        "repeats: costs as many full trials as choices times repeats",
+        help="also turn the winner's choices back to the report's, one at a time, over as many "
+        "repeats again: costs as many full trials as choices, and one more, times repeats",
     )
     add(
         "--seeds",

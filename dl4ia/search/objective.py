@@ -28,7 +28,7 @@ from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import training_precision
 from dl4ia.training.usage import Usage
 
-REDUCTION = 4  # of the trials that reach a quarter of the epochs, a quarter go on
+REDUCTION = 4  # of the trials that go beyond a quarter of the epochs, a quarter go to the end
 
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
 
