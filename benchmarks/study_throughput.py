@@ -10,8 +10,8 @@ examples have them (peers.py); it is run with the DataLoader in its process and 
 dl4ia with one worker (on two cores its default for glands) and with two (its default for digits).
 Ray Tune runs the plain script's training, two trials at once; it keeps no study. Each is a command
 of its own, from its first import to the last record; they take turns. Takes up to 25 minutes a
-round on two cores. On a GPU dl4ia trains by 4 and by 12 workers too, and the plain script loads
-with 8: `--trials 24 --epochs 20`, or as many as the time allows.
+round on two cores. On a GPU dl4ia and Ray Tune train 4 and 12 at once too, and the plain script
+loads with 8: `--trials 24 --epochs 20`, or as many as the time allows.
 """
 
 import argparse
@@ -44,6 +44,8 @@ GPU_WAYS = WAYS | {
     "dl4ia, 4 workers": (OURS, 4),
     "dl4ia, 12 workers": (OURS, 12),
     "plain script, 8 loading": (PLAIN, 8),
+    "Ray Tune, 4 at once": (RAY, 4),
+    "Ray Tune, 12 at once": (RAY, 12),
 }
 EPOCHS = {"digits": 3, "glands": 10}
 TRIALS = 6
@@ -63,7 +65,7 @@ def points(task: str, trials: int) -> dict[str, dict[str, Any]]:
     found = {}
     for number in range(trials):
         found[f"point_{number}"] = start | {
-            "learning_rate": 0.001 * (1 + number % 3),
+            "learning_rate": 0.001 * (1 + number % 3) * 0.9 ** (number // 6),
             "dropout": 0.1 * (number % 2),
             "weight_decay": 10.0 ** -(2 + number % 3),
             "schedule": ("constant", "cosine", "one_cycle")[number % 3],

@@ -68,12 +68,15 @@ def test_a_kept_retraining_that_is_not_whole_is_trained_again(
     assert trained == 1
 
 
-def test_a_checkpoint_of_another_device_is_not_taken(train: Dataset, tmp_path: Path) -> None:
-    recipes = [
-        Retrainer(TASK, {}, train, "", 1, 1, device, "abc", tmp_path)._checkpoint_recipe
-        for device in (CPU, torch.device("cuda"))
-    ]
-    assert recipes[0] != recipes[1]
+def test_a_checkpoint_of_another_device_or_commit_is_not_taken(
+    train: Dataset, tmp_path: Path
+) -> None:
+    """A score's record names one commit."""
+    recipes = {
+        Retrainer(TASK, {}, train, "", 1, 1, device, code, tmp_path)._checkpoint_recipe
+        for device, code in ((CPU, "abc"), (torch.device("cuda"), "abc"), (CPU, "abd"))
+    }
+    assert len(recipes) == 3
 
 
 def test_seeds_differ_and_repeat() -> None:

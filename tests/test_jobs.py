@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,11 +14,13 @@ import optuna
 import pytest
 import torch
 from conftest import ROOT, dl4ia, write_gland_folder
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
+from dl4ia.report.progress import Progress
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.workers import processes
 from dl4ia.workers.jobs import jobs_done, put_jobs, take_jobs
+from dl4ia.workflow import whole_study
 from dl4ia.workflow.ahead import train_ahead
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -111,6 +114,36 @@ def test_workers_that_die_leave_their_jobs_to_the_study(
     said = capsys.readouterr().out
     assert "3 trainings, 2 at once" in said
     assert "workers died in a row" in said and "one by one" in said
+
+
+def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial whose process died for the last time has failed, and is no sign of progress."""
+    study = optuna.create_study(direction="maximize")
+    attributes = iter(
+        [
+            {"interrupted": "process 1 died"},
+            {"interrupted": "process 2 died", "failure": "process 2 died, the last of 3 attempts"},
+            {"failure": "epoch 1: train_loss is nan"},
+        ]
+    )
+    progress: list[bool] = []
+
+    class Dying:
+        def mend(self, trained: bool) -> bool:
+            progress.append(trained)
+            for attributes_of_one in attributes:
+                study.add_trial(create_trial(state=TrialState.FAIL, user_attrs=attributes_of_one))
+                return True
+            return False
+
+    monkeypatch.setattr(whole_study, "OFTEN", 0)
+    monkeypatch.setattr(whole_study, "worker_count", lambda session: 2)
+    monkeypatch.setattr(whole_study, "open_workers", lambda *_: nullcontext(Dying()))
+    monkeypatch.setattr(Progress, "show", lambda self, trial: self._seen.add(trial.number))
+    arguments = SimpleNamespace(trials=9, ray=None, timeout=None)
+    session = SimpleNamespace(study=study, arguments=arguments)
+    whole_study.run_search(session, None)  # type: ignore[arg-type]
+    assert progress == [False, False, False, True]
 
 
 def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def cohort(seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
 
 @pytest.mark.parametrize("folds", [1, 2, 5, 8])
 @pytest.mark.parametrize("stratify", ["measure", "class", "class of each patient", "nothing"])
-def test_groups_are_kept_together(folds: int, stratify: str) -> None:
+@pytest.mark.parametrize("evenly", [True, False])
+def test_groups_are_kept_together(folds: int, stratify: str, evenly: bool) -> None:
     parts = 5 if folds == 1 else folds
     for seed in range(25):
         measure, groups = cohort(seed)
@@ -107,9 +108,9 @@ def test_groups_are_kept_together(folds: int, stratify: str) -> None:
             "class of each patient": group_of % 3,
             "nothing": np.zeros(len(measure), int),
         }[stratify]
-        splits = make_splits(strata, folds, seed, groups)
+        splits = make_splits(strata, folds, seed, groups, evenly)
         assert len(splits) == folds
-        assert splits == make_splits(strata, folds, seed, groups)
+        assert splits == make_splits(strata, folds, seed, groups, evenly)
         for split in splits:
             trained, validated = (
                 {groups[index] for index in part} for part in (split.train, split.validation)
@@ -120,7 +121,7 @@ def test_groups_are_kept_together(folds: int, stratify: str) -> None:
         sizes = np.array([len(split.validation) for split in splits])
         assert sizes.min() > 0
         largest = np.bincount(group_of).max()
-        assert sizes.max() <= len(groups) / parts + largest
+        assert sizes.max() <= len(groups) / parts + (1 if evenly else 2) * largest
         if folds > 1:
             assert sizes.sum() == len(groups)
 
@@ -151,22 +152,26 @@ def test_another_seed_splits_groups_of_like_size_differently() -> None:
 
 
 @pytest.mark.parametrize("patients", [8, 10, 16, 30])
-def test_another_seed_splits_groups_of_unequal_size_differently(patients: int) -> None:
-    """Dealt by size, as scikit-learn does, they would hardly ever be."""
+def test_at_random_groups_of_unequal_size_are_split_differently(patients: int) -> None:
+    """Dealt evenly, which scikit-learn does by size, they would hardly ever be."""
     for draw in range(5):
         generator = np.random.default_rng([patients, draw])
         groups = np.repeat(np.arange(patients), generator.integers(1, 12, patients)).astype(str)
         measure = generator.random(len(groups))
         found = {
-            frozenset(split.validation for split in make_splits(measure, 5, seed, tuple(groups)))
+            frozenset(split.validation for split in splits)
             for seed in range(20)
+            for splits in [make_splits(measure, 5, seed, tuple(groups), evenly=False)]
         }
         assert len(found) > 5
 
 
 def test_of_hardly_more_groups_than_parts_every_one_may_be_validated() -> None:
     groups = tuple(np.repeat(list("ABCDEF"), 4))
-    found = [make_splits(np.arange(24.0), 1, seed, groups)[0].validation for seed in range(50)]
+    found = [
+        make_splits(np.arange(24.0), 1, seed, groups, evenly=False)[0].validation
+        for seed in range(50)
+    ]
     assert {groups[index] for validation in found for index in validation} == set("ABCDEF")
 
 

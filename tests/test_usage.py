@@ -53,6 +53,18 @@ def test_a_driver_that_does_not_tell_is_left_alone(monkeypatch: pytest.MonkeyPat
     assert "system/gpu_0_utilization_percentage" not in found
 
 
+def test_a_driver_that_stops_telling_leaves_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history has a column for each name of its first epoch."""
+    load = iter([40])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1e9, 3e9))
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(load))
+    usage = Usage(torch.device("cuda"))
+    first = usage.read()
+    monkeypatch.setattr("dl4ia.training.usage.SELDOM", 0)
+    assert usage.read().keys() == first.keys()
+    assert usage.read()["system/gpu_0_utilization_percentage"] == 40
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_is_asked_too() -> None:
     found = Usage(torch.device("cuda")).read()

@@ -1,6 +1,7 @@
 """Splitting training data into training and validation parts, before anything is augmented."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from dl4ia.errors import InputError
 
 DEFAULT_PARTS = 5  # one part of five is validation: the report's 80/20
 MOST_BINS = 5  # of a measure, where whole groups are dealt out
-DEALS = 4  # of groups, of which the most even is taken: of many it would always be the same
+DEALS = 4  # of groups at random, of which the most even is taken: of many always the same one
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,11 @@ class Split:
 
 
 def make_splits(
-    strata: np.ndarray, folds: int, seed: int, groups: Sequence[str] | None = None
+    strata: np.ndarray,
+    folds: int,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    evenly: bool = True,
 ) -> tuple[Split, ...]:
     """`folds` cross-validation splits, or one 80/20 split where `folds` is 1.
 
@@ -33,7 +38,8 @@ def make_splits(
         each class of five, are in all parts.
     groups: N names of whom each image is of. Where given, all images of one are in the same part;
         parts are then of unequal sizes, and the one split is at the part nearest to one fifth.
-        Of hardly more groups than parts there are few ways to deal them out.
+    evenly: how groups are dealt out. Of groups that differ much in size, other seeds then make the
+        same parts or nearly the same; else the parts are less even, and others for each seed.
     Raises InputError where there are more folds, or parts, than images or groups.
     """
     count = len(strata)
@@ -47,7 +53,8 @@ def make_splits(
         part_of = _deal_images(strata, parts, generator)
     else:
         _check_groups(len(set(groups)), parts)
-        part_of = _deal_groups(strata, groups, parts, generator)
+        deal = _deal_groups_evenly if evenly else _deal_groups_at_random
+        part_of = deal(strata, groups, parts, generator)
     return tuple(
         Split(
             train=tuple(np.flatnonzero(part_of != part).tolist()),
@@ -82,14 +89,34 @@ def _check_groups(count: int, parts: int) -> None:
         )
 
 
-def _deal_groups(
+def _deal_groups_evenly(
     strata: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """(N,) the part of each image, that of its group; part 0 is the nearest to N / parts images.
+    """(N,) the part of each image, that of its group; part 0 is the nearest to N / parts images."""
+    from sklearn.model_selection import StratifiedGroupKFold  # slow to import
 
-    The best of a few deals, in each of which every group in turn, in random order, goes where it
-    disturbs least. scikit-learn's StratifiedGroupKFold deals by size, so that of groups of unequal
-    sizes it has one deal and no other, whatever the seed.
+    count = len(strata)
+    classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
+    dealer = StratifiedGroupKFold(parts, shuffle=True, random_state=int(generator.integers(2**31)))
+    unstratified = np.zeros(count, dtype=int)
+    if np.bincount(classes).max() < parts:
+        classes = unstratified  # scikit-learn refuses classes with fewer images than parts
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of some class with fewer images than parts
+        dealt = [part for _, part in dealer.split(classes, classes, groups)]
+    if not all(len(part) for part in dealt):
+        # With hardly more groups than parts, rounding errors may leave a part empty
+        # (scikit-learn issue 34828), but not where there is only one class.
+        dealt = [part for _, part in dealer.split(unstratified, unstratified, groups)]
+    return _numbered(dealt, count, generator)
+
+
+def _deal_groups_at_random(
+    strata: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
+) -> np.ndarray:
+    """As `_deal_groups_evenly`, which deals by size and so has hardly more than one deal.
+
+    The best of a few: in each every group, in random order, goes where it disturbs least.
     """
     count = len(strata)
     classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
@@ -100,31 +127,36 @@ def _deal_groups(
     # A row a group: its share of all images, and of the images of each class.
     shares = np.column_stack([images.sum(1) / count, images / images.sum(0)])
     deals = [_deal(shares, parts, generator) for _ in range(DEALS)]
-    dealt = min(deals, key=lambda deal: _unevenness(shares, deal, parts))[group_of]
-    sizes = np.bincount(dealt, minlength=parts)
-    # The largest group's part is no more likely than others to be the one that is validated.
-    order = generator.permutation(parts)
-    order = order[np.argsort(np.abs(sizes[order] - count / parts), kind="stable")]
-    part_of = np.empty(parts, dtype=int)
-    part_of[order] = np.arange(parts)
-    return part_of[dealt]
+    part_of, _ = min(deals, key=lambda deal: deal[1])
+    dealt = [np.flatnonzero(part_of[group_of] == part) for part in range(parts)]
+    return _numbered(dealt, count, generator)
 
 
-def _deal(shares: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:
-    """(G,) the part of each group; none is empty, since an empty one is disturbed least."""
+def _deal(
+    shares: np.ndarray, parts: int, generator: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """(G,) the part of each group, and the sum of squares of what the parts hold.
+
+    No part is empty, since an empty one is disturbed least.
+    """
     held = np.zeros((parts, shares.shape[1]))
     part_of = np.empty(len(shares), dtype=int)
     for group in generator.permutation(len(shares)):
         part_of[group] = np.argmin(held @ shares[group])  # of what the sum of squares grows by
         held[part_of[group]] += shares[group]
+    return part_of, float((held**2).sum())
+
+
+def _numbered(dealt: list[np.ndarray], count: int, generator: np.random.Generator) -> np.ndarray:
+    """(N,) the part of each image, of images dealt into parts; 0 is the nearest to N / parts."""
+    parts = len(dealt)
+    # The largest group comes first: its part would always be the one to be validated.
+    dealt = [dealt[index] for index in generator.permutation(parts)]
+    dealt.sort(key=lambda part: abs(len(part) - count / parts))
+    part_of = np.empty(count, dtype=int)
+    for number, part in enumerate(dealt):
+        part_of[part] = number
     return part_of
-
-
-def _unevenness(shares: np.ndarray, part_of: np.ndarray, parts: int) -> float:
-    """The sum of squares of what the parts have of all images, and of each class."""
-    held = np.zeros((parts, shares.shape[1]))
-    np.add.at(held, part_of, shares)
-    return float((held**2).sum())
 
 
 def _quantile_bins(measure: np.ndarray, parts: int, generator: np.random.Generator) -> np.ndarray:

@@ -47,7 +47,8 @@ class Retrainer:
     def train(self, after_epoch: Callable[[], object]) -> Retraining:
         """Train it, or read it where it is kept.
 
-        A training cut off leaves a checkpoint, from which it goes on, where it is of the same.
+        A training cut off leaves a checkpoint, from which it goes on, where it is of the same, and
+        of the same code: the record of a score names one.
         Raises TrialFailure as `fit` does, InputError where the file cannot be written.
         """
         kept = self._read()
@@ -82,9 +83,12 @@ class Retrainer:
 
     @property
     def _checkpoint_recipe(self) -> str:
-        """A training goes on where it was begun: on the same kind of device."""
+        """A training goes on as it was begun: by the same code, on the same kind of device."""
         precision = training_precision(self.device, self.task.trains_in_low_precision)
-        return f"{self._recipe} on {self.device.type} in {precision}"
+        made_with = (
+            f"on {self.device.type} in {precision} by {self.code}, torch {torch.__version__}"
+        )
+        return f"{self._recipe} {made_with}"
 
     def _read(self) -> dict[str, Any] | None:
         return read_kept(self.file, self._recipe)

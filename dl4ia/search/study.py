@@ -214,6 +214,11 @@ def is_interrupted(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and "failure" not in trial.user_attrs
 
 
+def has_died(trial: FrozenTrial) -> bool:
+    """Whether its process died, for the last time or not: no sign that trials get anywhere."""
+    return "interrupted" in trial.user_attrs
+
+
 def first_value(trial: FrozenTrial) -> float:
     """A completed trial's validation metric, of several objectives the first."""
     values: list[float] = trial.values

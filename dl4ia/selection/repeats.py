@@ -154,7 +154,9 @@ def make_repeats(
     for partition in range(math.ceil(numbers.stop / parts)):
         draws = [(partition,), *((partition, draw) for draw in range(1, MOST_DRAWS))]
         seeds = [derive_seed(objective.seed, "repeats", *draw) for draw in draws]
-        splits += _freshest(splits, (make_splits(strata, parts, seed, groups) for seed in seeds))
+        splits += _freshest(
+            splits, (make_splits(strata, parts, seed, groups, evenly=False) for seed in seeds)
+        )
     fresh = splits[searched:][: numbers.stop]
     return Repeats(study, objective, tuple(fresh), numbers, train_ahead)
 

@@ -7,6 +7,7 @@ import psutil
 import torch
 
 SELDOM = 1.0  # seconds: asking a GPU's driver may take longer than a short epoch
+GPU_LOAD = "gpu_0_utilization_percentage"
 MEGABYTE = 1e6  # bytes, as MLflow counts
 
 
@@ -42,7 +43,9 @@ class Usage:
             free, total = torch.cuda.mem_get_info(self._device)
             found["gpu_0_memory_usage_megabytes"] = (total - free) / MEGABYTE
             # Without the package, from some drivers, or of a part of a GPU it is not to be had, and
-            # each of these has an error of its own.
+            # each of these has an error of its own. What was found once is found in every epoch.
+            if GPU_LOAD in self._last:
+                found[GPU_LOAD] = self._last[GPU_LOAD]
             with suppress(Exception):
-                found["gpu_0_utilization_percentage"] = torch.cuda.utilization(self._device)
+                found[GPU_LOAD] = torch.cuda.utilization(self._device)
         return {name: round(value, 1) for name, value in found.items()}

@@ -20,7 +20,7 @@ from dl4ia.report.progress import Progress
 from dl4ia.report.study_page import write_study_page
 from dl4ia.search.loop import search
 from dl4ia.search.pareto import pareto_front
-from dl4ia.search.study import ended_trials, finished_trials
+from dl4ia.search.study import ended_trials, finished_trials, has_died
 from dl4ia.search.turns import KEEP, TurnLost
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ranking import Selection, best_value
@@ -251,9 +251,11 @@ def run_search(session: Session, keeper: Keeper | None) -> None:
             while at_work:
                 time.sleep(OFTEN)
                 new = progress.new_trials()
-                at_work = workers.mend(bool(new))
-                for trial in new or progress.new_trials():
+                at_work = workers.mend(any(not has_died(trial) for trial in new))
+                for trial in new:
                     after_trial(trial)
+        for trial in progress.new_trials():
+            after_trial(trial)
 
 
 def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None:
