@@ -113,6 +113,18 @@ def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
     assert ended.stderr.strip().startswith("Stopped.") and "Traceback" not in ended.stderr
 
 
+def test_nothing_is_looked_through_at_the_end() -> None:
+    """It took as long as all else that Ctrl-C does."""
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000))\n"
+        "from dl4ia.command_line.process import run_and_exit\n"
+        "run_and_exit(lambda: None)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "True\n")
+
+
 def test_help_shows_the_defaults_and_loads_no_torch() -> None:
     code = (
         "import runpy, sys\n"

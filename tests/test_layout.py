@@ -142,6 +142,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     """`--help` answers at once."""
     light = {
         "argparse",
+        "atexit",
         "gc",
         "re",
         "signal",

@@ -1,5 +1,6 @@
 """How a command ends: its exit status, Ctrl-C, and what is said of a user's mistake."""
 
+import atexit
 import gc
 import os
 import signal
@@ -22,6 +23,9 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
 
     stopped: what is said after Ctrl-C.
     """
+    # Else Python looks once more, as it ends, through the million objects of torch and the others
+    # for those that nobody needs: five seconds on a busy machine.
+    atexit.register(gc.freeze)
     signal.signal(signal.SIGTERM, _stop)
     sys.unraisablehook = _interrupt_again
     try:
@@ -35,10 +39,6 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
     except KeyboardInterrupt:
         print(f"\n{stopped}", file=sys.stderr)
         sys.exit(130)
-    finally:
-        # Else Python looks once more, as it ends, through the million objects of torch and the
-        # others for those that nobody needs: five seconds on a busy machine.
-        gc.freeze()
     sys.exit(0)
 
 
