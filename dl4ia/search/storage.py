@@ -1,9 +1,13 @@
 """Optuna's storage as a study uses it: quick on SQLite, patient with a server that is away."""
 
+import atexit
 import functools
+import sqlite3
 import time
 import warnings
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import optuna
@@ -16,6 +20,22 @@ from dl4ia.addresses import CONNECTION_SECONDS, hide_password
 from dl4ia.errors import InputError, first_line
 
 Returned = TypeVar("Returned")
+
+
+class Connection(sqlite3.Connection):
+    """One that can be referred to weakly."""
+
+
+_open: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close() -> None:
+    """As a process ends: with the last connection the write-ahead log goes into the database."""
+    for connection in list(_open):
+        with suppress(sqlite3.Error):
+            connection.close()
+
 
 # Seconds; a process on another machine, or in another container, that was silent so long is dead.
 HEARTBEAT, GRACE = 30, 300
@@ -137,12 +157,12 @@ def _engine_arguments(url: str) -> dict[str, Any]:
     if not url.startswith("sqlite"):
         return {"connect_args": {"connect_timeout": CONNECTION_SECONDS}, "pool_pre_ping": True}
 
-    def connect() -> Any:
-        import sqlite3
-
+    def connect() -> Connection:
+        database = str(sqlalchemy.make_url(url).database)
         connection = sqlite3.connect(
-            str(sqlalchemy.make_url(url).database), timeout=SQLITE_WAIT, check_same_thread=False
+            database, timeout=SQLITE_WAIT, check_same_thread=False, factory=Connection
         )
+        _open.add(connection)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         return connection
