@@ -3,12 +3,15 @@
 import re
 from collections.abc import Sequence
 
-SAID_OF_A_SCORE = re.compile(r"_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)")
+SAID_OF_A_SCORE = re.compile(
+    r"(.*)_(sd|low|high|ensemble|ensemble_averaged|seed_[0-9]+)", re.DOTALL
+)
 
 
-def is_said_of(name: str, score: str) -> bool:
-    """Whether a name is that of a score and an end, such as its interval's: "dice_low"."""
-    return name.startswith(score) and SAID_OF_A_SCORE.fullmatch(name, len(score)) is not None
+def score_behind(name: str) -> str | None:
+    """The score that a name would say something of by its end: "dice" of "dice_low"."""
+    found = SAID_OF_A_SCORE.fullmatch(name)
+    return found[1] if found else None
 
 
 def duration(seconds: float) -> str:

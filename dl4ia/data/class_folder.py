@@ -1,7 +1,6 @@
 """Images sorted by class, Train/<class>/ and Test/<class>/, as the course hands out its digits."""
 
 import hashlib
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from dl4ia.data.image_cache import ImageCache
 from dl4ia.data.images import SUFFIXES, check_name, describe_contents, source_name
 from dl4ia.data.pixels import Pixels, read_pixels
 from dl4ia.errors import InputError
-from dl4ia.text import is_said_of
+from dl4ia.text import score_behind
 
 FEWEST_CLASSES = 2
 FEWEST_IMAGES = 5  # of a class: one for validation in an 80/20 split
@@ -131,11 +130,12 @@ def _check_classes(folder: Path, found: dict[str, dict[str, list[Path]]]) -> Non
             f"{folder / 'Train'}: only class {next(iter(found['Train']))!r}; expected at least "
             f"{FEWEST_CLASSES} class folders"
         )
-    for name, other in itertools.permutations(found["Train"], 2):
-        if is_said_of(name, other):
+    for name in found["Train"]:
+        score = score_behind(name)
+        if score in found["Train"]:
             raise InputError(
                 f"{folder / 'Train' / name}: the accuracy of {name!r} would be called as what is "
-                f"said of that of {other!r}; expected another name: rename the folder in both parts"
+                f"said of that of {score!r}; expected another name: rename the folder in both parts"
             )
     for name, files in found["Train"].items():
         if len(files) < FEWEST_IMAGES:

@@ -53,8 +53,9 @@ def make_splits(
         part_of = _deal_images(strata, parts, generator)
     else:
         _check_groups(len(set(groups)), parts)
+        classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
         deal = _deal_groups_evenly if evenly else _deal_groups_at_random
-        part_of = deal(strata, groups, parts, generator)
+        part_of = _numbered(deal(classes, groups, parts, generator), count, generator)
     return tuple(
         Split(
             train=tuple(np.flatnonzero(part_of != part).tolist()),
@@ -90,15 +91,13 @@ def _check_groups(count: int, parts: int) -> None:
 
 
 def _deal_groups_evenly(
-    strata: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
-) -> np.ndarray:
-    """(N,) the part of each image, that of its group; part 0 is the nearest to N / parts images."""
+    classes: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
+) -> list[np.ndarray]:
+    """The images of each part, whole groups, as even in (N,) `classes` as can be."""
     from sklearn.model_selection import StratifiedGroupKFold  # slow to import
 
-    count = len(strata)
-    classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
     dealer = StratifiedGroupKFold(parts, shuffle=True, random_state=int(generator.integers(2**31)))
-    unstratified = np.zeros(count, dtype=int)
+    unstratified = np.zeros(len(classes), dtype=int)
     if np.bincount(classes).max() < parts:
         classes = unstratified  # scikit-learn refuses classes with fewer images than parts
     with warnings.catch_warnings():
@@ -108,28 +107,25 @@ def _deal_groups_evenly(
         # With hardly more groups than parts, rounding errors may leave a part empty
         # (scikit-learn issue 34828), but not where there is only one class.
         dealt = [part for _, part in dealer.split(unstratified, unstratified, groups)]
-    return _numbered(dealt, count, generator)
+    return dealt
 
 
 def _deal_groups_at_random(
-    strata: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
-) -> np.ndarray:
+    classes: np.ndarray, groups: Sequence[str], parts: int, generator: np.random.Generator
+) -> list[np.ndarray]:
     """As `_deal_groups_evenly`, which deals by size and so has hardly more than one deal.
 
     The best of a few: in each every group, in random order, goes where it disturbs least.
     """
-    count = len(strata)
-    classes = strata if _are_classes(strata) else _quantile_bins(strata, parts, generator)
     _, class_of = np.unique(classes, return_inverse=True)
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     images = np.zeros((group_of.max() + 1, class_of.max() + 1))
     np.add.at(images, (group_of, class_of), 1)
     # A row a group: its share of all images, and of the images of each class.
-    shares = np.column_stack([images.sum(1) / count, images / images.sum(0)])
+    shares = np.column_stack([images.sum(1) / images.sum(), images / images.sum(0)])
     deals = [_deal(shares, parts, generator) for _ in range(DEALS)]
     part_of, _ = min(deals, key=lambda deal: deal[1])
-    dealt = [np.flatnonzero(part_of[group_of] == part) for part in range(parts)]
-    return _numbered(dealt, count, generator)
+    return [np.flatnonzero(part_of[group_of] == part) for part in range(parts)]
 
 
 def _deal(

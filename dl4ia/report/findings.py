@@ -12,7 +12,7 @@ from dl4ia.search.study import first_value, is_interrupted, is_skipped
 from dl4ia.selection.ablation import Effect, effects_of
 from dl4ia.selection.ranking import Selection, ranked_trials
 from dl4ia.statistics import FEWEST_CLUSTERS
-from dl4ia.text import is_said_of, plural, short
+from dl4ia.text import plural, score_behind, short
 
 LEADERS = 10
 
@@ -148,12 +148,8 @@ def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def test_metrics(scores: Mapping[str, float]) -> list[str]:
     """The test metrics' own names, without what is said of each: its SD, interval and so on."""
     known = [name.removeprefix("test_") for name in scores if name.startswith("test_")]
-    return [name for name in known if not _is_said_of(name, known)]
-
-
-def _is_said_of(name: str, metrics: Sequence[str]) -> bool:
-    """Whether it is another metric's name and an end; a class may be called "low" too."""
-    return any(is_said_of(name, other) for other in metrics)
+    # A class may be called "low" too.
+    return [name for name in known if score_behind(name) not in known]
 
 
 def spread(scores: Mapping[str, float], name: str) -> str:

@@ -203,8 +203,8 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
         for name in (metric, f"{metric}_pooled"):
             if f"difference_{name}" in scores:
                 lines.append(
-                    f"  {name} {scores[f'difference_{name}']:+.4f} "
-                    f"[{findings.interval(scores, f'difference_{name}', '+')}] "
+                    f"  {name} {scores[f'difference_{name}']:+.4f}"
+                    f"{_within(scores, f'difference_{name}', '+')} "
                     f"(from {scores[f'report_{name}']:.4f}); "
                     f"P(winner better) {findings.p_better(scores, name)}"
                 )
@@ -217,10 +217,14 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
 
 
 def _with_spread(scores: Mapping[str, float], name: str) -> str:
-    text = findings.spread(scores, name)
-    if f"{name}_low" in scores:
-        text += f" [{scores[f'{name}_low']:.4f}, {scores[f'{name}_high']:.4f}]"
-    return text
+    return findings.spread(scores, name) + _within(scores, name)
+
+
+def _within(scores: Mapping[str, float], name: str, sign: str = "") -> str:
+    """The 95 % interval in brackets, where there is one; sign: "+" for a difference."""
+    if f"{name}_low" not in scores:
+        return ""
+    return f" [{scores[f'{name}_low']:{sign}.4f}, {scores[f'{name}_high']:{sign}.4f}]"
 
 
 def _score_lines(metric: str, scores: Mapping[str, float], prefix: str) -> list[str]:

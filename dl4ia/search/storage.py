@@ -21,22 +21,6 @@ from dl4ia.errors import InputError, first_line
 
 Returned = TypeVar("Returned")
 
-
-class Connection(sqlite3.Connection):
-    """One that can be referred to weakly."""
-
-
-_open: "weakref.WeakSet[Connection]" = weakref.WeakSet()
-
-
-@atexit.register
-def _close() -> None:
-    """As a process ends: with the last connection the write-ahead log goes into the database."""
-    for connection in list(_open):
-        with suppress(sqlite3.Error):
-            connection.close()
-
-
 # Seconds; a process on another machine, or in another container, that was silent so long is dead.
 HEARTBEAT, GRACE = 30, 300
 LOCAL_HEARTBEAT, LOCAL_GRACE = 15, 120  # with SQLite, which is never away
@@ -151,6 +135,21 @@ def open_storage(url: str) -> RDBStorage:
             f"--storage {hide_password(url)}: cannot be used ({first_line(error)}); name another "
             "database"
         ) from error
+
+
+class Connection(sqlite3.Connection):
+    """One that can be referred to weakly."""
+
+
+_open: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close() -> None:
+    """As a process ends: with the last connection the write-ahead log goes into the database."""
+    for connection in list(_open):
+        with suppress(sqlite3.Error):
+            connection.close()
 
 
 def _engine_arguments(url: str) -> dict[str, Any]:
