@@ -90,7 +90,8 @@ def dl4ia_way(run: argparse.Namespace, out: Path, workers: int) -> None:
     from dl4ia.session import Length, open_session
     from dl4ia.workflow.keeper import Keeper
     from dl4ia.workflow.recording import open_parent
-    from dl4ia.workflow.whole_study import run_search, run_study
+    from dl4ia.workflow.trials import Trials
+    from dl4ia.workflow.whole_study import run_study
 
     material = open_material(run.task, run.data)
     named = dict(vars(material.searched))
@@ -105,8 +106,8 @@ def dl4ia_way(run: argparse.Namespace, out: Path, workers: int) -> None:
         run_study(material.task, material.source, searched, length, arguments)
         return
     session = open_session(material.task, material.source, searched, length, arguments)
-    with Keeper(session, open_parent(session)) as keeper:
-        run_search(session, keeper)
+    with Trials(session) as trials, Keeper(session, open_parent(session)) as keeper:
+        trials.run(keeper.look)
     keeper.write_missing()
     print([trial.values[0] for trial in session.study.trials])
 

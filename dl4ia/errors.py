@@ -15,6 +15,10 @@ def first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+class TrackingError(Exception):
+    """MLflow could not be read or written; what was to be written may be written later."""
+
+
 class TrialFailure(Exception):
     """A trial that cannot be scored (non-finite loss, out of memory): recorded as its reason."""
 

@@ -125,6 +125,18 @@ def test_nothing_is_looked_through_at_the_end() -> None:
     assert (ended.returncode, ended.stdout) == (0, "True\n")
 
 
+def test_a_worker_imports_only_what_it_trains_with() -> None:
+    """The others take as long again; they are imported where they are first needed."""
+    code = (
+        "import sys, dl4ia.workflow.whole_study\n"
+        "import dl4ia.tasks.classification, dl4ia.tasks.segmentation\n"
+        "print({'mlflow', 'matplotlib', 'optuna_dashboard', 'pandas', 'plotly', 'sklearn'}"
+        " & set(sys.modules), 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.stdout == "set() True\n", answer.stderr
+
+
 def test_help_shows_the_defaults_and_loads_no_torch() -> None:
     code = (
         "import runpy, sys\n"

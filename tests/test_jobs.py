@@ -20,8 +20,9 @@ from dl4ia.report.progress import Progress
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.workers import processes
 from dl4ia.workers.jobs import jobs_done, put_jobs, take_jobs
-from dl4ia.workflow import whole_study
+from dl4ia.workflow import trials
 from dl4ia.workflow.ahead import train_ahead
+from dl4ia.workflow.trials import Trials
 
 SPAWN = multiprocessing.get_context("spawn")
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
@@ -128,7 +129,7 @@ def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.Monk
     )
     progress: list[bool] = []
 
-    class Dying:
+    class Dying(nullcontext[None]):
         def mend(self, trained: bool) -> bool:
             progress.append(trained)
             for attributes_of_one in attributes:
@@ -136,13 +137,14 @@ def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.Monk
                 return True
             return False
 
-    monkeypatch.setattr(whole_study, "OFTEN", 0)
-    monkeypatch.setattr(whole_study, "worker_count", lambda session: 2)
-    monkeypatch.setattr(whole_study, "open_workers", lambda *_: nullcontext(Dying()))
+    monkeypatch.setattr(trials, "OFTEN", 0)
+    monkeypatch.setattr(trials, "worker_count", lambda session: 2)
+    monkeypatch.setattr(trials, "open_workers", lambda *_: Dying())
     monkeypatch.setattr(Progress, "show", lambda self, trial: self._seen.add(trial.number))
     arguments = SimpleNamespace(trials=9, ray=None, timeout=None)
     session = SimpleNamespace(study=study, arguments=arguments)
-    whole_study.run_search(session, None)  # type: ignore[arg-type]
+    with Trials(session) as missing:  # type: ignore[arg-type]
+        missing.run()
     assert progress == [False, False, False, True]
 
 

@@ -8,17 +8,14 @@ from PIL import Image
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
+from dl4ia.tasks.panels import HIT, INVENTED, MISSED, displayable
+from dl4ia.tasks.panels import errors as error_picture
 from dl4ia.tasks.pictures import (
-    HIT,
-    INVENTED,
-    MISSED,
-    displayable,
     draw_confusion,
     draw_history,
     draw_misclassified,
     draw_segmentations,
 )
-from dl4ia.tasks.pictures import errors as error_picture
 
 
 def test_errors_have_their_colours() -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
-from dl4ia.tasks.pictures import INVENTED, MISSED
+from dl4ia.tasks.panels import INVENTED, MISSED
 from dl4ia.tasks.sketches import (
     LINE,
     PANEL,

@@ -14,9 +14,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from dl4ia.errors import InputError, first_line
+from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.tracking.runs import DatasetRecord, RunRecord
-from dl4ia.tracking.writing import Tracker, TrackingError
+from dl4ia.tracking.writing import Tracker
 
 START = datetime(2025, 3, 1, 12, 0, 0)
 DATASET = DatasetRecord("glands", "a" * 36, "data/glands", {"images": 85}, "training")

@@ -10,7 +10,8 @@ from torch import Tensor
 from dl4ia.data.dataset import Dataset
 from dl4ia.metrics.counts import PixelCounts
 from dl4ia.replication.trainings import Outcome
-from dl4ia.tasks.pictures import displayable, errors, plt
+from dl4ia.tasks.panels import displayable, errors
+from dl4ia.tasks.pictures import plt
 
 CURVES = {"train": "training images", "scored": "test images"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dl4ia.errors import InputError, TrialFailure, first_line
+from dl4ia.errors import InputError, TrackingError, TrialFailure, first_line
 from dl4ia.markdown import write_between_marks
 from dl4ia.replication.figures import Figure, draw_histories, draw_side_by_side
 from dl4ia.replication.page import write_page
@@ -16,7 +16,7 @@ from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.tasks.pictures import draw_confusion, draw_misclassified
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, RunRecord
-from dl4ia.tracking.writing import Tracker, TrackingError
+from dl4ia.tracking.writing import Tracker
 
 EXPERIMENT = "replication"
 MARK = "replication"  # of the short table in a text

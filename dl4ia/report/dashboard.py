@@ -11,12 +11,11 @@ from pathlib import Path
 import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
-from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from torch import nn
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.errors import first_line
-from dl4ia.report import figures, findings
+from dl4ia.report import findings
 from dl4ia.report.notes import study_note, trial_note
 from dl4ia.search.study import ended_trials
 from dl4ia.selection.ranking import Selection
@@ -62,6 +61,10 @@ def write_study(session: Session, selection: Selection | None, run: str) -> None
 
     The note is the last, so that where it is whole all is.
     """
+    from optuna_dashboard import save_plotly_graph_object  # slow to import
+
+    from dl4ia.report import figures  # slow to import
+
     study, metric = session.study, session.task.metric
     if selection is not None:
         ablation = findings.ablation_of(study, selection.winner)
@@ -81,12 +84,16 @@ def write_study(session: Session, selection: Selection | None, run: str) -> None
 
 def study_is_written(session: Session, selection: Selection | None, run: str) -> bool:
     """Whether `write_study` and the trials' notes would change nothing."""
+    from optuna_dashboard import get_note  # slow to import
+
     note = study_note(session, selection, run) + REMARKS
     return get_note(session.study).startswith(note) and not trials_without_note(session.study)
 
 
 def _write(owner: optuna.Study | optuna.Trial, note: str) -> None:
     """Write the note over the last one, but for what the user has added to that."""
+    from optuna_dashboard import get_note, save_note  # slow to import
+
     old = get_note(owner)
     new = note + REMARKS + old.partition(REMARKS)[2]
     if new != old:

@@ -14,7 +14,6 @@ from dl4ia.metrics.counts import expected_calibration_error
 from dl4ia.models.classification import ClassificationModel, ModelSettings
 from dl4ia.search_space import settings_of
 from dl4ia.statistics import Scores
-from dl4ia.tasks.pictures import draw_confusion, draw_misclassified
 from dl4ia.tasks.sketches import sketch_confusion, sketch_misclassified
 
 # Pixels at once, 1,000 digits; fixed, so that scoring does not depend on what is tuned.
@@ -101,6 +100,8 @@ class ClassificationTask:
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path
     ) -> list[Path]:
         """The confusion matrix, and misclassified images with their classes, as PNG files."""
+        from dl4ia.tasks.pictures import draw_confusion, draw_misclassified  # slow to import
+
         confidence, predictions = self.logits(model, test, device).softmax(1).max(1)
         return [
             draw_confusion(test.labels, predictions, self.classes, folder),

@@ -18,7 +18,6 @@ from dl4ia.metrics.surfaces import boundary_scores
 from dl4ia.models.segmentation import ModelSettings, SegmentationModel
 from dl4ia.search_space import settings_of
 from dl4ia.statistics import Scores
-from dl4ia.tasks.pictures import draw_segmentations
 from dl4ia.tasks.sketches import sketch_segmentations
 
 EVALUATION_BATCH = 16  # images; fixed, so that scoring does not depend on what is tuned
@@ -114,6 +113,8 @@ class SegmentationTask:
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path
     ) -> list[Path]:
         """Input, prediction and label of image 05, the worst and the best, as PNG files."""
+        from dl4ia.tasks.pictures import draw_segmentations  # slow to import
+
         return draw_segmentations(test, self.predict(model, test, device), folder)
 
     @torch.no_grad()

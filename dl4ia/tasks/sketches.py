@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.metrics.counts import PixelCounts, confusion_matrix
-from dl4ia.tasks.pictures import (
+from dl4ia.tasks.panels import (
     INVENTED,
     MISSED,
     MOST_CLASSES,
@@ -123,6 +122,8 @@ def sketch_misclassified(
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     """Matplotlib's, which has the letters of most alphabets."""
+    import matplotlib  # slow to import
+
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
     return ImageFont.truetype(str(file), LETTERS)
 

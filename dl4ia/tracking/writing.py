@@ -7,11 +7,12 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 from alembic.util import CommandError
@@ -31,19 +32,33 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from dl4ia.errors import InputError, first_line
+from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.tracking.runs import WRITTEN_AT_ONCE, DatasetRecord, Kind, RunRecord, Status
 from dl4ia.tracking.search import of_study, search_runs
 
 if TYPE_CHECKING:
     import torch
 
-TrackingError = MlflowException  # raised by every method of Tracker when MLflow cannot be written
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LONGEST_PARAMETER, LONGEST_TAG = 6000, 8000  # characters, MLflow's limits
 DESCRIPTION = "mlflow.note.content"
 STUDY_ID = "dl4ia.study_id"
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else its pages expect prompts
+
+
+def _told(method: Callable[P, T]) -> Callable[P, T]:
+    """Where MLflow fails, it is a `TrackingError`, which who only trains knows without MLflow."""
+
+    @wraps(method)
+    def told(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return method(*arguments, **named)
+        except MlflowException as error:
+            raise TrackingError(first_line(error)) from error
+
+    return told
 
 
 class Tracker:
@@ -91,6 +106,7 @@ class Tracker:
                 raise
             return str(found.experiment_id)
 
+    @_told
     def find(self, study: str, kind: Kind, tag: str = "dl4ia.trial") -> dict[str, str]:
         """The value of `tag` (or "") -> id, of the runs of that kind; the newest of several.
 
@@ -99,6 +115,7 @@ class Tracker:
         runs = self._search(study, kind, "" if kind == "study" else "status != 'RUNNING'")
         return {run.data.tags.get(tag, ""): run.info.run_id for run in runs}
 
+    @_told
     def discard_unfinished(self, study: str) -> None:
         """Delete the runs that `find` leaves out. Only while no other process writes the study."""
         for kind in WRITTEN_AT_ONCE:
@@ -111,6 +128,7 @@ class Tracker:
         query += f" AND {condition}" if condition else ""
         yield from search_runs(self._client, self._experiment, query, "start_time ASC")
 
+    @_told
     def write(self, record: RunRecord, dataset: DatasetRecord | None, parent: str | None) -> str:
         """Create a run, with everything `record` says, as a child of run `parent`; return its id.
 
@@ -145,6 +163,7 @@ class Tracker:
             raise
         return run
 
+    @_told
     def close(
         self,
         run: str,
@@ -160,15 +179,18 @@ class Tracker:
         self._client.log_batch(run, values, tags=labels)
         self._client.set_terminated(run, status, ended)
 
+    @_told
     def reopen(self, run: str) -> None:
         """Call a run RUNNING again (MLflow keeps its last end time until it is closed again)."""
         self._client.update_run(run, "RUNNING")
 
+    @_told
     def log_files(self, run: str, files: Iterable[Path], folder: str) -> None:
         """Copy files into the run's `folder`, "pictures" for example."""
         for file in files:
             self._client.log_artifact(run, str(file), folder)
 
+    @_told
     def register_model(
         self,
         run: str,

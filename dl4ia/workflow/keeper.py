@@ -9,11 +9,10 @@ from functools import partial
 from optuna.exceptions import StorageInternalError
 from tqdm import tqdm
 
-from dl4ia.errors import first_line
+from dl4ia.errors import TrackingError, first_line
 from dl4ia.report import dashboard
 from dl4ia.search.turns import KEEP, TurnLost
 from dl4ia.session import Session
-from dl4ia.tracking.writing import TrackingError
 from dl4ia.workflow.recording import write_trials
 
 OFTEN, SELDOM = 1.0, 15.0  # seconds between two looks, and after MLflow has failed

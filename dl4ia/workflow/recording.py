@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -13,7 +13,9 @@ from dl4ia.search.records import repeat_record, study_record, trial_record
 from dl4ia.search.study import Identity, ended_trials
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.tracking.runs import DatasetRecord
-from dl4ia.tracking.writing import Tracker
+
+if TYPE_CHECKING:
+    from dl4ia.tracking.writing import Tracker
 
 
 class Recorded(Protocol):
@@ -30,7 +32,7 @@ class Recorded(Protocol):
     @property
     def data(self) -> DatasetRecord: ...
     @property
-    def tracker(self) -> Tracker: ...
+    def tracker(self) -> "Tracker": ...
 
 
 def open_parent(recorded: Recorded) -> str:

@@ -1,35 +1,28 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from dl4ia.addresses import hide_password, this_command
 from dl4ia.command_line.flags import StudyArguments
 from dl4ia.data.dataset import Source
-from dl4ia.errors import InputError, first_line
+from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.report import dashboard, terminal
 from dl4ia.report.findings import describe
 from dl4ia.report.notes import study_description
-from dl4ia.report.progress import Progress
-from dl4ia.report.study_page import write_study_page
-from dl4ia.search.loop import search
 from dl4ia.search.pareto import pareto_front
-from dl4ia.search.study import ended_trials, finished_trials, has_died
+from dl4ia.search.study import ended_trials, finished_trials
 from dl4ia.search.turns import KEEP, TurnLost
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ranking import Selection, best_value
 from dl4ia.session import Length, Session, open_session
-from dl4ia.tasks.pictures import draw_front
 from dl4ia.tasks.task import Task
 from dl4ia.tracking.runs import Status
-from dl4ia.tracking.writing import TrackingError
-from dl4ia.workflow.ahead import open_workers, work_ahead, worker_count
+from dl4ia.workflow.ahead import work_ahead
 from dl4ia.workflow.finalists import (
     ablation_is_done,
     current_selection,
@@ -37,9 +30,10 @@ from dl4ia.workflow.finalists import (
     run_finalists,
     train_repeat,
 )
-from dl4ia.workflow.keeper import OFTEN, Keeper
+from dl4ia.workflow.keeper import Keeper
 from dl4ia.workflow.recording import open_parent, repeats_are_written, write_repeats
 from dl4ia.workflow.retrainings import train_retraining, train_validation
+from dl4ia.workflow.trials import Trials, train_trials
 from dl4ia.workflow.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
 
 
@@ -104,7 +98,7 @@ def _work(session: Session) -> None:
         }
         work_ahead(session.arguments.jobs, {kind: partial(ways[kind], session) for kind in ways})
     else:
-        _train(session, lambda trial: None)
+        train_trials(session)
 
 
 def _is_complete(session: Session) -> bool:
@@ -141,36 +135,38 @@ def _run(session: Session) -> None:
                 return
         if not searched:
             print("Another process keeps this study's records: this one trains trials alone.")
-            run_search(session, None)
+            with Trials(session) as trials:
+                trials.run()
 
 
 def _keep(session: Session) -> None:
     """The search, the finalists and the winner, and all that is known of them in MLflow."""
-    parent = open_parent(session)
-    status: Status | None = "KILLED"
-    selection = None
-    try:
-        with Keeper(session, parent) as keeper:
-            session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
-            session.study.set_user_attr("command", this_command())
-            dashboard.write_study(session, None, parent)
-            run_search(session, keeper)
-            dashboard.write_study(session, None, parent)
-            if len(finished_trials(session.study)) >= session.arguments.trials:
-                session.turns.confirm(KEEP)
-                selection = _finish(session)
-                status = "FINISHED"
-        keeper.write_missing()
-        if selection is not None:
-            write_repeats(session, parent)
-            track_winner(session, parent, _write_page(session, selection))
-            dashboard.write_study(session, selection, parent)
-    except TurnLost:
-        status = None  # the study's run in MLflow is another process's
-        raise
-    finally:
-        if status is not None:
-            _close_parent(session, parent, status, selection)
+    with Trials(session) as trials:  # their workers start up while MLflow is opened
+        parent = open_parent(session)
+        status: Status | None = "KILLED"
+        selection = None
+        try:
+            with Keeper(session, parent) as keeper:
+                session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
+                session.study.set_user_attr("command", this_command())
+                dashboard.write_study(session, None, parent)
+                trials.run(keeper.look)
+                dashboard.write_study(session, None, parent)
+                if len(finished_trials(session.study)) >= session.arguments.trials:
+                    session.turns.confirm(KEEP)
+                    selection = _finish(session)
+                    status = "FINISHED"
+            keeper.write_missing()
+            if selection is not None:
+                write_repeats(session, parent)
+                track_winner(session, parent, _write_page(session, selection))
+                dashboard.write_study(session, selection, parent)
+        except TurnLost:
+            status = None  # the study's run in MLflow is another process's
+            raise
+        finally:
+            if status is not None:
+                _close_parent(session, parent, status, selection)
 
 
 def _close_parent(
@@ -202,6 +198,8 @@ def _finish(session: Session) -> Selection | None:
 
 def _draw_front(session: Session) -> None:
     """The first two objectives of all trials."""
+    from dl4ia.tasks.pictures import draw_front  # slow to import
+
     names = session.study.metric_names or []
     completed = session.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     draw_front(
@@ -217,6 +215,8 @@ def _draw_front(session: Session) -> None:
 
 def _write_page(session: Session, selection: Selection) -> Path:
     """The report page, from the study alone."""
+    from dl4ia.report.study_page import write_study_page  # slow to import
+
     page = session.page
     write_study_page(
         page,
@@ -228,49 +228,3 @@ def _write_page(session: Session, selection: Selection) -> Path:
         this_command(),
     )
     return page
-
-
-def run_search(session: Session, keeper: Keeper | None) -> None:
-    """Run the trials that are missing, in this process or in several; a line for each."""
-    look = keeper.look if keeper else lambda: None
-    with Progress(session.study, session.arguments.trials) as progress:
-
-        def after_trial(trial: FrozenTrial) -> None:
-            progress.show(trial)
-            look()
-
-        count = min(worker_count(session), progress.missing)
-        if count < 2 and not session.arguments.ray:
-            _train(session, after_trial)
-            return
-        timeout = session.arguments.timeout
-        # One that replaces another has no more time than that one had.
-        flags = [] if timeout is None else ["--until", str(time.time() + timeout)]
-        with open_workers(session, count, flags) as workers:
-            at_work = True
-            while at_work:
-                time.sleep(OFTEN)
-                new = progress.new_trials()
-                at_work = workers.mend(any(not has_died(trial) for trial in new))
-                for trial in new:
-                    after_trial(trial)
-        for trial in progress.new_trials():
-            after_trial(trial)
-
-
-def _train(session: Session, after_trial: Callable[[FrozenTrial], None]) -> None:
-    """Trials in this process."""
-    pictures = partial(dashboard.write_trial_pictures, session)
-    objective = replace(session.objective, after_training=pictures)
-    arguments = session.arguments
-    timeout = arguments.timeout
-    if arguments.until is not None:
-        timeout = arguments.until - time.time()
-    search(
-        session.study,
-        objective,
-        arguments.trials,
-        timeout,
-        session.turns,
-        after_trial,
-    )

@@ -17,7 +17,6 @@ from dl4ia.search.records import winner_record
 from dl4ia.search.turns import KEEP
 from dl4ia.selection.ranking import Selection
 from dl4ia.session import Session
-from dl4ia.tasks import pictures
 from dl4ia.workflow.retrainings import (
     folder_of,
     retrain,
@@ -35,6 +34,8 @@ def score_winner(session: Session, selection: Selection) -> None:
 
     Raises InputError where the test set was opened for something else, or retraining fails.
     """
+    from dl4ia.tasks.pictures import draw_history  # slow to import
+
     study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
     if winner_is_scored(session, selection):
         return
@@ -55,7 +56,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     folder = folder_of(session, trial.number)
     # The first seed's model, never the best one's on the test set.
     files = session.task.draw(retrainings[0].model, test, device, folder)
-    pictures.draw_history(history, histories, session.task.metric, folder / "history.png")
+    draw_history(history, histories, session.task.metric, folder / "history.png")
     rows = table({"winner": scored} | ({"report model": other} if other else {}), test)
     _write_csv(rows, folder / SCORES)
     winner = {
