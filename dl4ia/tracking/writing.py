@@ -1,6 +1,6 @@
 """What MLflow is told of a study: takes plain data and decides nothing.
 
-Make one `Tracker` before any worker starts, and write each trial when it has ended.
+One process writes a study, by one `Tracker`, and each trial when it has ended.
 """
 
 import json
