@@ -48,9 +48,14 @@ def record(
 
     of_training: it is of the device that trains. A GPU's is another claim than a processor's.
     """
+    import torch
+
     from dl4ia.environment import describe_environment
+    from dl4ia.training.precision import training_precision
 
     environment = describe_environment()
+    low = training_precision(torch.device("cpu"), True) == torch.bfloat16
+    processor = environment["processor"] + (" with bfloat16" if low else "")
     machine = gpu() if of_training else None
     if machine and not claim.startswith(ON_GPU):
         claim = ON_GPU + claim
@@ -62,7 +67,7 @@ def record(
         "ratio": ratio,
         "goal": goal,
         "command": _command(),
-        "machine": machine or f"{environment['processor']}, {environment['cores']} cores",
+        "machine": machine or f"{processor}, {environment['cores']} cores",
         "commit": environment["commit"][:10] + changes,
         "date": date.today().isoformat(),
     }

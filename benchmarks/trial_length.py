@@ -6,7 +6,8 @@ Takes a finished study's completed trials, every so many of their ranking, train
 its own seed on the study's own split, for as many epochs as a winner is retrained, and prints both
 validation scores, Spearman's and Kendall's rank correlations, and what the search's best of them
 lacks of the best after the longer training. Trainings are kept in --out: the same command goes on
-where it was, and shares the work where it runs several times at once. The test images are not read.
+where it was, and shares the work where it runs several times at once. Takes as long
+as so many retrainings. The test images are not read.
 """
 
 import argparse

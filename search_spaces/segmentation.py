@@ -13,7 +13,9 @@ SPACE: Space = {
     "architecture": choice(
         "fcn", "encoder_decoder", "unet", "resnet", doc="Table 12, Table 14, Ex. 2.3, Ex. 2.4"
     ),
-    "base_width": choice(8, 16, 24, 32, doc="channels of the first level; each level doubles them"),
+    "base_width": choice(
+        8, 16, 24, 32, doc="channels of the first level, doubled at each (`fcn`: up to 64)"
+    ),
     "depth": integer(
         2, 5, doc="levels of resolution (`fcn`: stages in a row); 3 at width 32", when=NARROW
     ),
@@ -29,7 +31,7 @@ SPACE: Space = {
         doc="add a level's first output to its second one's",
         when={"architecture": ("resnet",)},
     ),
-    "normalization": choice("none", "batch", "group", doc="after each 3x3 convolution"),
+    "normalization": choice("none", "batch", "group", doc="after 3x3 convolutions"),
     "dropout": real(0.0, 0.5, doc="share of channels dropped after each level"),
     "initialization": choice("report", "he", doc="report: weights 0.1 N(0, 1), biases 0.1"),
     "loss": choice("cross_entropy", "cross_entropy_dice", doc="cross-entropy, or plus soft Dice"),

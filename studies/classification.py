@@ -19,7 +19,9 @@ from dl4ia.command_line.flags import StudyArguments, run, study_parser
 from dl4ia.environment import tune_process
 
 FOLDER = Path("data")
-EPOCHS, EMBEDDED_EPOCHS = 8, 40  # a trial is pruned soon after a quarter of them or never
+# Of a full trial, which is pruned soon after a quarter of them or never: MNIST's 60,000 images are
+# shown eight times, fewer as much oftener, but forty times at most.
+EPOCHS, MOST_EPOCHS, IMAGES_SHOWN = 8, 40, 480_000
 
 
 def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
@@ -35,15 +37,14 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     if arguments.data is None and not FOLDER.is_dir():
         print(f"No --data given and no {FOLDER} here: looking for MNIST to download", flush=True)
     source = digit_source(arguments.data, FOLDER, arguments.out / "cache")
-    embedded = isinstance(source, EmbeddedDigits)
-    if embedded:
+    if isinstance(source, EmbeddedDigits):
         print(
             f"*** No --data given, no MNIST in {FOLDER} and none downloaded: this study is on\n"
             f"*** {source.description}.\n"
             "*** It tries the program out; its numbers do not compare with MNIST's.",
             flush=True,
         )
-    epochs = EMBEDDED_EPOCHS if embedded else EPOCHS
+    epochs = default_epochs(source.training_images)
     run_study(
         ClassificationTask(source.classes),
         source,
@@ -53,12 +54,17 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     )
 
 
+def default_epochs(images: int) -> int:
+    """Of a full trial on a training set of so many."""
+    return min(MOST_EPOCHS, max(EPOCHS, IMAGES_SHOWN // images))
+
+
 if __name__ == "__main__":
     run(
         study_parser(
             __doc__,
             data_default=f"MNIST in {FOLDER}, or else digits of scikit-learn",
-            epochs_default=f"{EPOCHS}; {EMBEDDED_EPOCHS} on the small digits",
+            epochs_default=f"{EPOCHS} of 60,000 images, and more of fewer, up to {MOST_EPOCHS}",
             retraining_default="a trial's",
         ),
         study,

@@ -1,4 +1,4 @@
-"""Imports run one way (DESIGN.md): this reads them and holds it."""
+"""Imports run one way (CONTRIBUTING.md): this reads them and holds it."""
 
 import ast
 import graphlib

@@ -14,6 +14,8 @@ from conftest import ROOT
 from mlflow import MlflowClient
 from servers import serving
 
+from dl4ia.data.gland_folder import GlandFolder
+
 NAME = "segmentation-tiny-glands"
 PAGE = (ROOT / "docs" / "using-a-model.md").read_text(encoding="utf-8")
 
@@ -38,6 +40,8 @@ def test_the_pages_client_gets_a_mask(server: str, gland_study: Path) -> None:
     names = {"FILES": [str(file) for file in files]}
     exec(compile(code.replace("http://127.0.0.1:5001", server), "client", "exec"), names)
     masks = np.asarray(names["masks"])
+    source = GlandFolder(gland_study / "Tiny Glands", "stain", names["SHIFT"])
+    np.testing.assert_allclose(np.asarray(names["images"]), source.test().images[:3], atol=1e-6)
     client = MlflowClient(f"sqlite:///{gland_study}/mlruns/mlflow.db")
     version = client.get_model_version_by_alias(NAME, "champion")
     logits = mlflow.pyfunc.load_model(version.source).predict(np.asarray(names["images"]))

@@ -1,5 +1,6 @@
 """Whole digit studies, as a user runs them, on a small folder of class folders."""
 
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from dl4ia.command_line.flags import study_parser
+from dl4ia.data.class_folder import ClassFolder
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.search.pareto import knee_point, pareto_front
 from dl4ia.selection.ranking import best_trial
@@ -40,6 +42,14 @@ def write_class_folders(folder: Path, train: int = 8, test: int = 4) -> Path:
 def command(*flags: str) -> list[str]:
     words = [sys.executable, str(SCRIPT), "--data", FOLDER, "--trials", "10", "--epochs", "3"]
     return [*words, "--seeds", "2", "--finalists", "0", "--repeats", "2", "--ablate", *flags]
+
+
+def test_fewer_images_are_shown_oftener(tmp_path: Path) -> None:
+    epochs = runpy.run_path(str(SCRIPT))["default_epochs"]
+    assert [epochs(count) for count in (60_000, 1_000_000, 30_000, 1437, 10)] == [8, 8, 16, 40, 40]
+    folder = ClassFolder(write_class_folders(tmp_path / FOLDER), tmp_path)
+    for source in (folder, EmbeddedDigits()):
+        assert source.training_images == len(source.train())
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,7 @@ def study_parser(
         "--gpus-per-worker",
         type=share,
         metavar="SHARE",
-        help="with --ray: of a GPU, or several, e.g. 0.25 (default: 1 with --device cuda, or 0)",
+        help="with --ray: of a GPU, or several, e.g. 0.25 (default: 1 where there is one, or 0)",
     )
     add(
         "--timeout",

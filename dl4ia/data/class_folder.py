@@ -47,6 +47,7 @@ class ClassFolder:
             )
             for part in found
         }
+        self.training_images = len(self._files["Train"])
         self.folder = folder
         self.cache = cache
         self.name = source_name(folder)
@@ -54,7 +55,7 @@ class ClassFolder:
         place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
         self._cache_name = f"{self.name}-{place}"
         self.description = (
-            f"{folder}: {len(self._files['Train'])} training and {len(self._files['Test'])} test "
+            f"{folder}: {self.training_images} training and {len(self._files['Test'])} test "
             f"images of {len(self.classes)} classes, read as grey"
         )
         self.preparation: dict[str, str | float] = {"classes": ", ".join(self.classes)}

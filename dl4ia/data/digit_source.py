@@ -16,6 +16,7 @@ class ClassSource(Source, Protocol):
     """A source of images that have one class each."""
 
     classes: tuple[str, ...]  # names of the labels 0, 1, …
+    training_images: int  # how many `train` reads
 
 
 def digit_source(data: Path | None, default: Path, cache: Path) -> ClassSource:

@@ -31,6 +31,7 @@ class EmbeddedDigits:
         "digits of scikit-learn enlarged from 8x8"
     )
     classes = tuple(str(digit) for digit in range(CLASSES))
+    training_images = 1437
 
     def __init__(self) -> None:
         self.preparation: dict[str, str | float] = {"side": SIDE}

@@ -63,6 +63,7 @@ class IdxFolder:
                 f"{images}: images of {width}x{height} pixels; expected at least {SMALLEST_SIDE} "
                 "a side"
             )
+        self.training_images = count
         self.description = f"{place}: {count} training images of {width}x{height} pixels, IDX files"
         # Other digits, or no digits at all, come in this format too: they are another study.
         labels = _read_content(self._files["train"][1], 1).tobytes()
