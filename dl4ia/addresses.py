@@ -63,7 +63,7 @@ def check_tracking(uri: str) -> None:
         problem = "expected sqlite:///<path of a .db file> or http(s)://<server>"
         todo = "MLflow no longer writes plain folders: use sqlite:///mlruns/mlflow.db"
     if problem:
-        raise InputError(f"MLflow address '{uri}': {problem}; {todo}")
+        raise InputError(f"MLflow address '{hide_password(uri)}': {problem}; {todo}")
 
 
 def check_tracked(uri: str) -> None:
@@ -71,8 +71,8 @@ def check_tracked(uri: str) -> None:
     check_tracking(uri)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise InputError(
-            f"MLflow address '{uri}': no such database; run a study first, for example "
-            "'python studies/segmentation.py', or give another --tracking-uri"
+            f"MLflow address '{hide_password(uri)}': no such database; run a study first, for "
+            "example 'python studies/segmentation.py', or give another --tracking-uri"
         )
 
 
@@ -103,6 +103,8 @@ def this_command() -> str:
 
 def hide_password(url: str) -> str:
     """The address as it may be shown."""
+    if "@" not in url:
+        return url
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except (sqlalchemy.exc.ArgumentError, ValueError):

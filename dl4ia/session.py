@@ -129,8 +129,9 @@ def open_session(
         raise InputError("--knee: expected --objectives too, such as weights besides the metric")
     points = _points_of(arguments, searched)
     check_folder(arguments.out)
-    check_tracking(tracking_uri)
-    check_storage(storage)
+    if not arguments.worker:  # whose study has asked; what is away for a moment does not end it
+        check_tracking(tracking_uri)
+        check_storage(storage)
     dataset = source.train()
     groups = _groups_to_split_by(arguments.split_by, source, dataset)
     splits = make_splits(task.strata(dataset), arguments.folds, arguments.seed, groups)

@@ -108,6 +108,12 @@ def test_a_server_that_does_not_answer_fails_soon(
         assert time.monotonic() - begun < 10
 
 
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(InputError, match="user:") as refused:
+        check_tracking("http://user:secret@127.0.0.1:9")
+    assert "secret" not in str(refused.value)
+
+
 def test_a_server_that_is_slow_to_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As MLflow's is that has just started, on a machine that does other things."""
     monkeypatch.setattr(addresses, "CONNECTION_SECONDS", 0.5)

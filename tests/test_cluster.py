@@ -1,5 +1,6 @@
 """Workers as tasks of a real Ray cluster of several nodes, simulated on this machine."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,9 @@ import optuna
 import pytest
 from conftest import ROOT, write_gland_folder
 
+from dl4ia.errors import InputError
 from dl4ia.search.study import finished_trials, is_interrupted
+from dl4ia.workers.cluster import RayWorkers
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
 
@@ -58,3 +61,15 @@ def test_an_address_without_a_cluster_is_told(tmp_path: Path) -> None:
         assert ended.returncode == 2
         (line,) = ended.stderr.splitlines()
         assert line.startswith(f"error: --ray {address}: cannot be reached (")
+
+
+def test_what_ray_may_not_change() -> None:
+    """How a polite kill ends this process. And what no machine has is not waited for."""
+    before = signal.getsignal(signal.SIGTERM)
+    with RayWorkers("local", 0, 0):
+        assert signal.getsignal(signal.SIGTERM) is before
+    with (
+        pytest.raises(InputError, match="--gpus-per-worker 99: this machine has .*at most"),
+        RayWorkers("local", 1, 99),
+    ):
+        pass

@@ -152,3 +152,24 @@ def test_help_shows_the_defaults_and_loads_no_torch() -> None:
                  "--timeout"):  # fmt: skip
         assert flag in answer.stdout
     assert "default: 50" in answer.stdout and "default: 60" in answer.stdout
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_who_is_stopped_waits_for_nothing(name: str) -> None:
+    """Such as a database that is away, for which ten minutes are waited otherwise."""
+    code = (
+        "import os, signal, time, optuna, sqlalchemy\n"
+        "from dl4ia.command_line.process import run_and_exit\n"
+        "from dl4ia.search.storage import patiently\n"
+        "def ask():\n"
+        "    raise sqlalchemy.exc.OperationalError('', {}, Exception('gone'))\n"
+        "def work():\n"
+        f"    try: os.kill(os.getpid(), signal.{name}); time.sleep(50)\n"
+        "    finally:\n"
+        "        try: patiently(ask)\n"
+        "        except sqlalchemy.exc.OperationalError: print('told at once')\n"
+        "run_and_exit(work)"
+    )
+    words = [sys.executable, "-c", code]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (130, "told at once\n")

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, dl4ia
+from mlflow import MlflowClient
 from PIL import Image
 from scipy import ndimage
 
@@ -26,6 +27,7 @@ from dl4ia.console.tiles import Canvas, tile_starts
 from dl4ia.data.class_folder import ClassFolder
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError
+from dl4ia.tracking.reading import load_winner
 
 GLANDS, DIGITS = "segmentation-tiny-glands@champion", "classification-three-digits@champion"
 
@@ -173,6 +175,18 @@ def test_a_model_that_is_not_there(
     with pytest.raises(InputError, match=said) as refused:
         predict_images([folder], model, tmp_path / "out", uri_of(gland_study))
     assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_a_model_among_many(gland_study: Path, tmp_path: Path) -> None:
+    """MLflow lists a hundred at once."""
+    database = tmp_path / "mlflow.db"
+    shutil.copy(gland_study / "mlruns" / "mlflow.db", database)
+    client = MlflowClient(f"sqlite:///{database}")
+    for number in range(101):
+        client.create_registered_model(f"another-{number}")
+    assert load_winner(f"sqlite:///{database}", "segmentation-tiny-glands@champion").input
+    with pytest.raises(InputError, match="no model 'other' .* it has another-0, .*, …$"):
+        load_winner(f"sqlite:///{database}", "other@champion")
 
 
 class Marker:

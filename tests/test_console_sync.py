@@ -1,6 +1,8 @@
 """`dl4ia sync`: MLflow is written anew from Optuna's storage, and nothing twice."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -79,3 +81,23 @@ def test_what_cannot_be_is_told_in_one_line(folder: Path) -> None:
     with Turns(storage, NAME).take("keep"):
         ended = dl4ia(folder, "sync", NAME)
     assert ended.returncode == 2 and "another process keeps its records" in ended.stderr
+
+
+def test_an_mlflow_that_fails_is_told_in_one_line(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+        connection.execute("DROP TABLE runs")
+    ended = dl4ia(folder, "sync", NAME)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert "failed (no such " in line and "is intact" in line
+
+
+def test_a_study_that_has_not_ended_is_not_said_to(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "mlruns" / "optuna.db")) as connection:
+        connection.execute("DELETE FROM study_user_attributes WHERE key = 'selection'")
+        connection.commit()
+    (folder / "mlruns" / "mlflow.db").unlink()
+    assert dl4ia(folder, "sync", NAME).returncode == 0
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    (run,) = runs_of(client, "segmentation", "study")
+    assert run.info.status == "KILLED"

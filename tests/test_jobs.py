@@ -88,6 +88,18 @@ def test_workers_share_the_gpus_that_the_user_left_them(
     assert seen == [["2", "GPU-5f1", "2"], ["0", "1", "0"]]
 
 
+def test_a_workers_last_words_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not those that another one left in the same file."""
+    for said, script in (("it said nothing", ""), ("too much", "print('too much', flush=True);")):
+        words = [sys.executable, "-c", f"import os; {script} os.kill(os.getpid(), 9)"]
+        monkeypatch.setattr(processes, "worker_command", lambda flags, words=words: words)
+        (tmp_path / "worker_0.log").write_text("Stopped. The same command goes on from here.\n")
+        dying = processes.Workers(1, tmp_path, gpus=0)
+        with dying, pytest.raises(processes.WorkersDied, match=rf"status -9 \({said}\)"):
+            while dying.mend(False):
+                time.sleep(0.01)
+
+
 def test_a_worker_has_what_is_left_of_the_time(tmp_path: Path) -> None:
     write_gland_folder(tmp_path / "Tiny Glands")
     words = [*COMMAND, "--worker", "--until", str(time.time())]
@@ -141,7 +153,7 @@ def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.Monk
     monkeypatch.setattr(trials, "worker_count", lambda session: 2)
     monkeypatch.setattr(trials, "open_workers", lambda *_: Dying())
     monkeypatch.setattr(Progress, "show", lambda self, trial: self._seen.add(trial.number))
-    arguments = SimpleNamespace(trials=9, ray=None, timeout=None)
+    arguments = SimpleNamespace(trials=9, ray=None, until=None)
     session = SimpleNamespace(study=study, arguments=arguments)
     with Trials(session) as missing:  # type: ignore[arg-type]
         missing.run()

@@ -14,7 +14,7 @@ from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.objective import REDUCTION, Objective, derive_seed, rung, train_point
-from dl4ia.search.study import counts, is_interrupted, is_skipped
+from dl4ia.search.study import counts, has_died, is_interrupted, is_skipped
 from dl4ia.search_space import Space, choice, integer, real
 from dl4ia.tasks.segmentation import SegmentationTask
 
@@ -217,3 +217,20 @@ def test_an_interrupted_trial_has_no_failure(dataset: Dataset) -> None:
     assert trial.state == TrialState.FAIL
     assert "failure" not in trial.user_attrs and is_interrupted(trial)
     assert trial.user_attrs["seed"] == derive_seed(0, "trial", 0)
+
+
+def test_an_error_of_ours_stops_the_study_and_is_no_sign_of_life(dataset: Dataset) -> None:
+    """Else a network of the user's with a mistake in it would cost a worker a trial, for ever."""
+
+    class WrongTask(SegmentationTask):
+        def evaluate(self, *arguments: Any) -> dict[str, float]:
+            raise TypeError("an argument is missing")
+
+    objective = Objective(WrongTask(), SPACE, dataset, HALVES[:1], EPOCHS, 0, CPU, {})
+    study = optuna.create_study()
+    study.enqueue_trial(POINT)
+    with pytest.raises(TypeError):
+        study.optimize(objective, n_trials=1)
+    (trial,) = study.trials
+    assert trial.user_attrs["failure"] == "TypeError: an argument is missing"
+    assert has_died(trial) and not is_interrupted(trial)

@@ -1,12 +1,15 @@
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from dl4ia.command_line.flags import parse, study_parser
 from dl4ia.data.gland_folder import GlandFolder
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, TrackingError, TrialFailure
 from dl4ia.session import Length, Session, open_device, open_session
 from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.workflow import trials, whole_study
 from dl4ia.workflow.retrainings import retraining_of
 from search_spaces import segmentation
 
@@ -69,3 +72,56 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         assert device.type == environment["device"] == "cpu"
     with pytest.raises(InputError, match="--device cuda"):
         open_device("cuda")
+
+
+def test_a_worker_begins_while_mlflow_is_away(tmp_path: Path, gland_folder: Path) -> None:
+    """Its study has asked for MLflow, which a worker has no use for."""
+    flags = ["--tracking-uri", "http://127.0.0.1:9"]  # where nothing listens
+    with pytest.raises(InputError, match="it does not answer"):
+        open_in(tmp_path / "out", gland_folder, *flags)
+    assert open_in(tmp_path / "out", gland_folder, *flags, "--worker").study.trials
+
+
+def test_the_time_is_a_commands_not_a_searchs(
+    tmp_path: Path, gland_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that takes the records over after its trials has no further time for trials."""
+    until: list[float] = []
+    flags: list[list[str]] = []
+
+    def take_over(session: Session) -> None:
+        for _ in range(2):
+            with trials.Trials(session):
+                until.append(session.arguments.until or 0)
+
+    monkeypatch.setattr(whole_study, "_run", take_over)
+    monkeypatch.setattr(
+        trials, "open_workers", lambda session, count, told: flags.append(told) or nullcontext()
+    )
+    words = ["--out", str(tmp_path / "out"), "--timeout", "2h", "--workers", "2"]
+    arguments, _ = parse(study_parser("", "", "", ""), words)
+    before = time.time()
+    whole_study.run_study(
+        SegmentationTask(), GlandFolder(gland_folder), segmentation, Length(3, 3), arguments
+    )
+    assert before + 7200 <= until[0] == until[1] <= time.time() + 7200
+    assert flags == [["--until", str(until[0])]] * 2
+
+
+def test_why_a_study_ended_is_told_though_mlflow_fails(
+    tmp_path: Path, gland_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ended(Exception):
+        pass
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    def fail(*_: object, **__: object) -> None:
+        raise TrackingError("connection refused")
+
+    session = open_in(tmp_path / "out", gland_folder, "--workers", "1")
+    monkeypatch.setattr(trials.Trials, "run", end)
+    monkeypatch.setattr(session.tracker, "close", fail)
+    with pytest.raises(Ended):
+        whole_study._keep(session)

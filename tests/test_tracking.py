@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import requests
 import torch
 from mlflow import MlflowClient
 
@@ -296,14 +297,27 @@ def test_versions_that_others_have_registered_are_left_alone(
 
 
 def test_a_database_that_fails_is_told_in_one_line(
-    uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tracker: Tracker, uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "mlflow.db"
     path.write_bytes(Path(uri.removeprefix("sqlite:///")).read_bytes())
-    tracker = Tracker(f"sqlite:///{path}", "experiment", tmp_path)
+    failing = Tracker(f"sqlite:///{path}", "experiment", tmp_path)
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE runs")
     with pytest.raises(TrackingError) as failed:
-        tracker.find("study", "trial")
+        failing.find("study", "trial")
     assert first_line(failed.value) == "no such table: runs"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_upload_that_is_refused_is_told_as_mlflows(
+    tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises what is an OSError, as a full disk of this machine does."""
+
+    def refuse(*_: object) -> None:
+        raise requests.HTTPError("413 Client Error: Request Entity Too Large")
+
+    monkeypatch.setattr(tracker._client, "log_artifact", refuse)
+    with pytest.raises(TrackingError, match="413"):
+        tracker.log_files("a run", [tmp_path / "picture.png"], "pictures")

@@ -17,6 +17,8 @@ from dl4ia.text import printable
 STOPPED = "Stopped. The same command goes on from here; a training in progress starts over."
 GRACE = 5.0  # seconds that a worker has to end by itself
 
+_stopping = False
+
 
 def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
     """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM.
@@ -26,6 +28,7 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
     # Else Python looks once more, as it ends, through the million objects of torch and the others
     # for those that nobody needs: five seconds on a busy machine.
     atexit.register(gc.freeze)
+    signal.signal(signal.SIGINT, _stop)
     signal.signal(signal.SIGTERM, _stop)
     sys.unraisablehook = _interrupt_again
     try:
@@ -59,8 +62,15 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def is_stopping() -> bool:
+    """Whether Ctrl-C was pressed: from then on nothing that is away is waited for."""
+    return _stopping
+
+
 def _stop(signal_number: int, frame: FrameType | None) -> None:
     """A polite kill is a Ctrl-C."""
+    global _stopping
+    _stopping = True
     raise KeyboardInterrupt
 
 

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 
-from dl4ia.addresses import check_tracking
+from dl4ia.addresses import check_tracking, hide_password
 from dl4ia.environment import describe_environment
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.search.study import Identity, find_study, study_id
 from dl4ia.search.turns import KEEP, Turns
 from dl4ia.text import plural
-from dl4ia.tracking.runs import DatasetRecord, Status
+from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.tracking.writing import Tracker
 from dl4ia.workflow.recording import open_parent, write_repeats, write_trials
 
@@ -50,15 +51,19 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
             DatasetRecord(**known | study.user_attrs.get("data", {})),
             Tracker(tracking_uri, identity.task, out / "artifacts" / "mlflow", study_id(study)),
         )
-        parent = open_parent(recorded)
-        status: Status = "KILLED"
         try:
+            parent = open_parent(recorded)
             written = recorded.tracker.find(name, "trial")
             before = len(written)
             write_trials(recorded, parent, written, lambda trial, run: None)
             repeats = write_repeats(recorded, parent)
-            status = "FINISHED"
-        finally:
-            recorded.tracker.close(parent, status)
+            # A study of several objectives keeps no word of its end.
+            ended = "selection" in study.user_attrs or identity.objectives
+            recorded.tracker.close(parent, "FINISHED" if ended else "KILLED")
+        except (TrackingError, StorageInternalError) as error:
+            raise InputError(
+                f"MLflow at {hide_password(tracking_uri)}, or the study's storage, failed "
+                f"({first_line(error)}); the study {name!r} is intact: the same command goes on"
+            ) from error
     trials = len(written) - before
     return f"{name}: {plural(trials, 'trial')} and {plural(repeats, 'repeat')} written"

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
@@ -156,7 +156,7 @@ def _run(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> Froz
         except UpdateFinishedTrialError:
             raise
         except KeyboardInterrupt:
-            with suppress(UpdateFinishedTrialError):
+            with suppress(UpdateFinishedTrialError, StorageInternalError):
                 trial.set_user_attr("stopped", "by the user")
                 _tell(study, trial, TrialState.FAIL)
             raise

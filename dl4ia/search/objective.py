@@ -116,6 +116,7 @@ class Objective:
             raise
         except Exception as error:  # ours: it stops the study, but is not to be run again for ever
             trial.set_user_attr("failure", f"{type(error).__name__}: {error}")
+            trial.set_user_attr("crashed", True)
             raise
         finally:
             if history:

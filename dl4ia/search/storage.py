@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from dl4ia.addresses import CONNECTION_SECONDS, hide_password
+from dl4ia.command_line.process import is_stopping
 from dl4ia.errors import InputError, first_line
 
 Returned = TypeVar("Returned")
@@ -30,15 +31,20 @@ SQLITE_WAIT = 60  # seconds for the processes that write before
 
 
 def patiently(call: Callable[[], Returned]) -> Returned:
-    """What `call` returns, once the database answers; its error where it stays away too long."""
+    """What `call` returns, once the database answers.
+
+    Its error where it stays away too long, or where it is away and the user has stopped the study.
+    """
     end, pause = time.monotonic() + PATIENCE, PAUSE
     while True:
         try:
             return call()
         except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-            if not _is_away(error) or time.monotonic() > end:
+            if not _is_away(error) or is_stopping() or time.monotonic() > end:
                 raise
-        time.sleep(pause)
+        waited = time.monotonic() + pause
+        while time.monotonic() < waited and not is_stopping():
+            time.sleep(PAUSE)
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
@@ -112,6 +118,8 @@ for name in (
 def open_storage(url: str) -> RDBStorage:
     """Optuna's storage; on SQLite without waiting for the disk at every write.
 
+    Whoever is to be told at once that a server is not there asks `dl4ia.addresses` first.
+
     With a write-ahead log and `synchronous=NORMAL` a power cut may lose the last moments, a killed
     process nothing (sqlite.org/wal.html).
     """
@@ -119,11 +127,13 @@ def open_storage(url: str) -> RDBStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return PatientStorage(
-                url,
-                engine_kwargs=_engine_arguments(url),
-                heartbeat_interval=LOCAL_HEARTBEAT if local else HEARTBEAT,
-                grace_period=LOCAL_GRACE if local else GRACE,
+            return patiently(
+                lambda: PatientStorage(
+                    url,
+                    engine_kwargs=_engine_arguments(url),
+                    heartbeat_interval=LOCAL_HEARTBEAT if local else HEARTBEAT,
+                    grace_period=LOCAL_GRACE if local else GRACE,
+                )
             )
     except (
         sqlalchemy.exc.SQLAlchemyError,

@@ -167,7 +167,8 @@ def enqueue_points(study: optuna.Study, points: Mapping[str, Point], trials: int
     tried = [trial.system_attrs.get("fixed_params", {}) | trial.params for trial in known]
     new = {label: point for label, point in points.items() if point not in tried}
     taken = [trial for trial in known if counts(trial) or not trial.state.is_finished()]
-    if new and len(taken) + len(new) > trials and not study.user_attrs["identity"]["most_weights"]:
+    some_are_skipped = study.user_attrs["identity"].get("most_weights")
+    if new and len(taken) + len(new) > trials and not some_are_skipped:
         raise InputError(
             f"--points: {len(new)} new ones after {len(taken)} trials that the study has or begins "
             f"with; expected --trials of at least {len(taken) + len(new)}"
@@ -216,7 +217,7 @@ def is_interrupted(trial: FrozenTrial) -> bool:
 
 def has_died(trial: FrozenTrial) -> bool:
     """Whether its process died, for the last time or not: no sign that trials get anywhere."""
-    return "interrupted" in trial.user_attrs
+    return not {"interrupted", "crashed"}.isdisjoint(trial.user_attrs)
 
 
 def first_value(trial: FrozenTrial) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 
 from dl4ia.errors import InputError
 from dl4ia.search.storage import patiently
@@ -124,7 +125,10 @@ class Turns:
             connection.close()
             return False
 
-        return patiently(ask)
+        try:
+            return patiently(ask)
+        except sqlalchemy.exc.SQLAlchemyError as error:  # as Optuna's own storage says it
+            raise StorageInternalError("no turn is to be had") from error
 
     def _key(self, purpose: str) -> int:
         digest = hashlib.sha256(f"dl4ia {self._study} {purpose}".encode()).digest()

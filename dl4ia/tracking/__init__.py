@@ -15,6 +15,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds
 
 # A new database is no news, and neither are its migrations.
-logging.getLogger("mlflow").setLevel(os.environ.get("MLFLOW_LOGGING_LEVEL", "WARNING").upper())
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 # It logs a failing database's whole traceback and then raises; the caller says it in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

@@ -17,12 +17,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from sqlalchemy.exc import SQLAlchemyError
 
-from dl4ia.addresses import check_tracked
+from dl4ia.addresses import check_tracked, hide_password
 from dl4ia.errors import InputError, first_line
 from dl4ia.tracking.search import RUNS_PER_PAGE, of_study, search_runs
 
 if TYPE_CHECKING:
     import torch
+
+MOST_NAMED = 20  # models, where one is missing
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def best_trials(
         found = client.get_experiment_by_name(experiment)
         if found is None or found.lifecycle_stage != "active":
             raise InputError(
-                f"experiment '{experiment}': MLflow at '{uri}' has no trial of it; run "
-                f"'python studies/{experiment}.py' first, or give another --tracking-uri"
+                f"experiment '{experiment}': MLflow at '{hide_password(uri)}' has no trial of it; "
+                f"run 'python studies/{experiment}.py' first, or give another --tracking-uri"
             )
         # A pruned trial has no value: it was stopped on its way to one.
         query = "tags.`dl4ia.kind` = 'trial' AND tags.`dl4ia.state` = 'COMPLETE'"
@@ -111,10 +113,18 @@ def _find_version(client: MlflowClient, uri: str, reference: str) -> ModelVersio
             "segmentation-warwick@champion"
         )
     name, alias, number = match.groups()
-    known = [model.name for model in client.search_registered_models()]
-    if name not in known:
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        known = [model.name for model in client.search_registered_models(max_results=MOST_NAMED)]
         models = f"it has {', '.join(known)}" if known else "a finished study registers its winner"
-        raise InputError(f"--model {reference}: no model {name!r} in MLflow at '{uri}'; {models}")
+        more = ", …" if len(known) == MOST_NAMED else ""
+        raise InputError(
+            f"--model {reference}: no model {name!r} in MLflow at '{hide_password(uri)}'; "
+            f"{models}{more}"
+        ) from error
     if alias:
         return client.get_model_version_by_alias(name, alias)
     return client.get_model_version(name, number)
@@ -127,4 +137,4 @@ def _reading(uri: str) -> Iterator[MlflowClient]:
     try:
         yield MlflowClient(uri, registry_uri=uri)
     except (MlflowException, SQLAlchemyError, CommandError) as error:
-        raise InputError(f"MLflow at '{uri}': {first_line(error)}") from error
+        raise InputError(f"MLflow at '{hide_password(uri)}': {first_line(error)}") from error

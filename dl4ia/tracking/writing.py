@@ -30,8 +30,10 @@ from mlflow.entities import (
     RunTag,
 )
 from mlflow.exceptions import MlflowException
+from requests import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
+from dl4ia.addresses import hide_password
 from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.tracking.runs import WRITTEN_AT_ONCE, DatasetRecord, Kind, RunRecord, Status
 from dl4ia.tracking.search import of_study, search_runs
@@ -55,8 +57,8 @@ def _told(method: Callable[P, T]) -> Callable[P, T]:
     def told(*arguments: P.args, **named: P.kwargs) -> T:
         try:
             return method(*arguments, **named)
-        except MlflowException as error:
-            raise TrackingError(first_line(error)) from error
+        except (MlflowException, RequestException) as error:  # a file's upload raises the latter
+            raise TrackingError(first_line(error)) from error.__cause__ or error
 
     return told
 
@@ -74,7 +76,7 @@ class Tracker:
         Raises:
             InputError: the database is broken or out of date, or the experiment was deleted.
         """
-        self._study_id = study_id
+        self._study_id, shown = study_id, hide_password(uri)
         try:
             if uri.startswith("sqlite:///"):
                 _create_database(Path(uri.removeprefix("sqlite:///")))
@@ -86,13 +88,13 @@ class Tracker:
                 return
         except (MlflowException, SQLAlchemyError, CommandError) as error:
             raise InputError(
-                f"MLflow at '{uri}' cannot be opened: {first_line(error)}; repair it, or give"
-                " another address"
+                f"MLflow at '{shown}' cannot be opened: {first_line(error)}; repair it, "
+                "or give another address"
             ) from error
         if found.lifecycle_stage != "active":
             raise InputError(
-                f"MLflow experiment '{experiment}' at '{uri}' was deleted; restore it with"
-                f" 'mlflow experiments restore -x {found.experiment_id}', or use another name"
+                f"MLflow experiment '{experiment}' at '{shown}' was deleted; restore it "
+                f"with 'mlflow experiments restore -x {found.experiment_id}', or use another name"
             )
         self._experiment = found.experiment_id
 

@@ -3,6 +3,7 @@
 The only file that imports ray, which is installed with `pip install -e '.[cluster]'`.
 """
 
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -42,12 +43,21 @@ class RayWorkers:
         # "local" is Ray's own word for a new cluster, whatever RAY_ADDRESS says.
         try:
             _check_reachable(self._address)
+            handler = signal.getsignal(signal.SIGTERM)
             self._ray.init(self._address, log_to_driver=False, logging_level="ERROR")
+            signal.signal(signal.SIGTERM, handler)  # Ray's own ends the process without a word
         except (OSError, ValueError, RuntimeError) as error:
             raise InputError(
                 f"--ray {self._address}: cannot be reached ({first_line(error)}); expected the "
                 "address of a running cluster, such as 10.0.0.1:6379, or local"
             ) from error
+        gpus = self._ray.cluster_resources().get("GPU", 0)
+        if self._address == LOCAL and gpus < self._gpus:  # a cluster elsewhere may grow
+            self._ray.shutdown()
+            raise InputError(
+                f"--gpus-per-worker {self._gpus:g}: this machine has {gpus:g}; expected as many at "
+                "most, or 0"
+            )
         # No retries by Ray: a worker that ended well is not started again, and others are here.
         self._work = self._ray.remote(max_retries=0, num_gpus=self._gpus, num_cpus=1)(_work)
         self._tasks = [self._start() for _ in range(self._count)]

@@ -82,6 +82,7 @@ class Workers:
         self._logs, self._gpus, self._flags = logs, gpus, flags
         self._cores = _shares(usable_cores(), count)
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        self._begins = [0] * count  # what each has said, in its log: after so many bytes
         self._deaths = Deaths(MOST_DEATHS)
 
     def __enter__(self) -> "Workers":
@@ -118,7 +119,7 @@ class Workers:
             if status == 0:
                 continue
             log = self._log(number)
-            said = log.read_text(encoding="utf-8", errors="replace")
+            said = log.read_bytes()[self._begins[number] :].decode(errors="replace")
             self._deaths.note(status, said, f"; {log} has what it said")
             self._start(number)
         return any(self._processes)
@@ -131,6 +132,7 @@ class Workers:
             names = os.environ.get(GPUS) or ",".join(map(str, range(self._gpus)))
             environment[GPUS] = names.split(",")[number % self._gpus]
         with self._log(number).open("ab") as log:
+            self._begins[number] = log.tell()
             self._processes[number] = subprocess.Popen(
                 worker_command(self._flags),
                 stdin=subprocess.PIPE,  # its end tells the worker that this process has ended

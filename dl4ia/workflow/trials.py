@@ -32,8 +32,7 @@ class Trials:
         self._workers: Workers | RayWorkers | None = None
         if count > 1 or (count and arguments.ray):
             # One that replaces another has no more time than that one had.
-            end = None if arguments.timeout is None else time.time() + arguments.timeout
-            flags = [] if end is None else ["--until", str(end)]
+            flags = [] if arguments.until is None else ["--until", str(arguments.until)]
             self._workers = open_workers(self._session, count, flags)
             self._open.enter_context(self._workers)
         return self
@@ -70,14 +69,5 @@ def train_trials(
     pictures = partial(dashboard.write_trial_pictures, session)
     objective = replace(session.objective, after_training=pictures)
     arguments = session.arguments
-    timeout = arguments.timeout
-    if arguments.until is not None:
-        timeout = arguments.until - time.time()
-    search(
-        session.study,
-        objective,
-        arguments.trials,
-        timeout,
-        session.turns,
-        after_trial,
-    )
+    timeout = None if arguments.until is None else arguments.until - time.time()
+    search(session.study, objective, arguments.trials, timeout, session.turns, after_trial)

@@ -1,6 +1,8 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
-from dataclasses import asdict
+import time
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +47,9 @@ def run_study(
     Raises InputError for what the user must mend, KeyboardInterrupt after Ctrl-C.
     """
     session = open_session(task, source, searched, length.or_asked(arguments), arguments)
+    if arguments.timeout is not None and arguments.until is None:  # of all that this command does
+        until = time.time() + arguments.timeout
+        session = replace(session, arguments=replace(arguments, until=until))
     try:
         if arguments.worker:
             _work(session)
@@ -53,9 +58,9 @@ def run_study(
             _run(session)
     except TrackingError as error:
         raise InputError(
-            f"MLflow at {session.tracking_uri} failed ({first_line(error)}); the study "
-            f"{session.name!r} is intact: when MLflow is back, the same command goes on and writes "
-            "what is missing"
+            f"MLflow at {hide_password(session.tracking_uri)} failed ({first_line(error)}); the "
+            f"study {session.name!r} is intact: when MLflow is back, the same command goes on and "
+            "writes what is missing"
         ) from error
     except StorageInternalError as error:
         raise InputError(
@@ -143,7 +148,7 @@ def _keep(session: Session) -> None:
     """The search, the finalists and the winner, and all that is known of them in MLflow."""
     with Trials(session) as trials:  # their workers start up while MLflow is opened
         parent = open_parent(session)
-        status: Status | None = "KILLED"
+        status: Status = "KILLED"
         selection = None
         try:
             with Keeper(session, parent) as keeper:
@@ -162,11 +167,13 @@ def _keep(session: Session) -> None:
                 track_winner(session, parent, _write_page(session, selection))
                 dashboard.write_study(session, selection, parent)
         except TurnLost:
-            status = None  # the study's run in MLflow is another process's
+            raise  # the study's run in MLflow is another process's
+        except BaseException:
+            # MLflow may be away too: what the user is told is why the study has ended.
+            with suppress(TrackingError, StorageInternalError):
+                _close_parent(session, parent, "KILLED", selection)
             raise
-        finally:
-            if status is not None:
-                _close_parent(session, parent, status, selection)
+        _close_parent(session, parent, status, selection)
 
 
 def _close_parent(
