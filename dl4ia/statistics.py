@@ -35,6 +35,11 @@ class Estimate:
     high: float
     count: int
 
+    @property
+    def has_interval(self) -> bool:
+        """Not of one value, nor of values all alike, which say nothing of how they vary."""
+        return self.count > 1 and self.deviation > 0
+
 
 def estimate(values: Sequence[float], held_out: float) -> Estimate:
     """The mean of `values`, one a split, each of a model that was trained on the rest.
@@ -180,9 +185,9 @@ class Reach:
         return (self.degrees / (self.degrees + 1)) ** 0.5
 
     def interval(self, draws: np.ndarray) -> tuple[float, float]:
-        """95 %, as percentiles of the draws; NaN where nothing can be said."""
+        """95 %, as percentiles of the draws; NaN where these say nothing, as when all alike."""
         known = draws[~np.isnan(draws)]
-        if not len(known) or not self.degrees:
+        if not len(known) or not self.degrees or known.min() == known.max():
             return np.nan, np.nan
         tail = norm.cdf(student_t.ppf((1 - CONFIDENCE) / 2, self.degrees) / self._short)
         low, high = np.quantile(known, [tail, 1 - tail])
@@ -201,6 +206,16 @@ class Reach:
         if deviation < abs(mean) * EXACTNESS or deviation == 0:
             return float((np.sign(mean) + 1) / 2)
         return float(student_t.cdf(mean / deviation * self._short, self.degrees))
+
+
+def interval_of_unanimous(share: float, clusters: int) -> tuple[float, float]:
+    """95 % interval of a share between 0 and 1 that each of so many clusters has as 0, or as 1.
+
+    Of such scores a bootstrap's draws are all alike. Clopper and Pearson (1934) for no failure, or
+    no success: with 360 images all right, more than one in a hundred may still be wrong.
+    """
+    reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / clusters)
+    return (1 - reach, 1.0) if share == 1 else (0.0, reach)
 
 
 def expected_best(values: Sequence[float]) -> np.ndarray:

@@ -140,3 +140,17 @@ def test_digits_have_accuracies_of_classes_and_a_calibration_error() -> None:
     assert found["test_calibration_error"] == pytest.approx(abs(0.75 - confidence), abs=1e-6)
     assert "test_accuracy_ensemble_averaged" not in found
     assert found["test_accuracy_ensemble"] == 0.75
+
+
+def test_images_that_are_all_right_leave_room_for_others() -> None:
+    """A bootstrap would be sure: each of its draws is all right too."""
+    test = squares(8, groups=False)
+    perfect = score(GLANDS, [Threshold(0.5), Threshold(0.5)], test, CPU)
+    found = summary(perfect, perfect, None)
+    assert found["test_dice"] == 1 == found["test_dice_high"]
+    assert found["test_dice_low"] == pytest.approx(0.025 ** (1 / 8))
+    assert "test_hausdorff_95_low" not in found  # of a distance nobody knows how far it goes
+    assert "difference_dice_low" not in found and found["difference_dice"] == 0
+    by_patient = squares(12, groups=True)  # six
+    found = summary(score(GLANDS, [Threshold(0.5)], by_patient, CPU), None, by_patient.groups)
+    assert found["test_dice_low"] == pytest.approx(0.025 ** (1 / 6))

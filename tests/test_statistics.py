@@ -9,6 +9,7 @@ from dl4ia.statistics import (
     bootstrap,
     estimate,
     expected_best,
+    interval_of_unanimous,
     p_positive,
 )
 
@@ -175,9 +176,9 @@ def test_what_is_not_among_the_images_has_no_value() -> None:
     assert np.isnan(nothing.mean())
     draws = bootstrap([nothing], None, 0)[0]
     assert np.isnan(reach_of(draws, 6, nothing).interval(draws)).all()
-    some = Scores.of([1.0, 0, 0, 0, 0, 0], [1.0, 0, 0, 0, 0, 0])  # in some draws it is missing
+    some = Scores.of([1.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 0])  # in some draws it is missing
     draws = bootstrap([some], None, 0)[0]
-    assert reach_of(draws, 6, some).interval(draws) == (1, 1)
+    assert np.isnan(draws).any() and reach_of(draws, 6, some).interval(draws) == (0, 1)
 
 
 def test_how_probable_it_is_that_one_is_better() -> None:
@@ -217,3 +218,18 @@ def test_the_expected_best_of_many_trials_stays_finite() -> None:
     assert np.isfinite(found).all()
     assert found[-1] == pytest.approx(1)
     assert (np.diff(found) >= -1e-9).all()
+
+
+def test_the_interval_of_unanimous_scores_is_exact() -> None:
+    """Where one in so many is wrong, all of a sample are right in no more than 2.5 % of samples."""
+    for count in (5, 360):
+        low, high = interval_of_unanimous(1, count)
+        assert high == 1 and low**count == pytest.approx(0.025)
+        assert interval_of_unanimous(0, count) == pytest.approx((0, 1 - low))
+
+
+def test_values_all_alike_have_no_interval() -> None:
+    assert not estimate([0.5, 0.5, 0.5], 0.25).has_interval
+    assert not estimate([0.5], 0.25).has_interval
+    assert estimate([0.5, 0.6], 0.25).has_interval
+    assert np.isnan(Reach(9).interval(np.full(9, 0.5))).all()

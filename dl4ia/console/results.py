@@ -140,7 +140,9 @@ def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
             found = selection.estimate(each)
             row |= {"mean": found.mean}
             if found.count > 1:
-                row |= {"sd": found.deviation, "low": found.low, "high": found.high}
+                row |= {"sd": found.deviation}
+            if found.has_interval:
+                row |= {"low": found.low, "high": found.high}
         row |= {f"repeat_{number}": value for number, value in enumerate(each.values, start=1)}
         rows.append(row | {"given_up": each.given_up})
     return pd.DataFrame(rows)
@@ -159,7 +161,9 @@ def _ablation(study: optuna.Study, chosen: FrozenTrial) -> pd.DataFrame:
         }
         if not each.failure:
             found = each.estimate(record["held_out"])
-            row |= {"effect": found.mean, "low": found.low, "high": found.high}
+            row |= {"effect": found.mean}
+            if found.has_interval:
+                row |= {"low": found.low, "high": found.high}
             values = enumerate(each.differences, start=1)
             row |= {f"repeat_{number}": value for number, value in values}
         rows.append(row | {"failure": each.failure})

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.statistics import Reach, Scores, bootstrap
+from dl4ia.statistics import FEWEST_CLUSTERS, Reach, Scores, bootstrap, interval_of_unanimous
 from dl4ia.tasks.task import Task
 from dl4ia.training.precision import exactly
 
@@ -61,7 +61,8 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
 
     `test_<metric>` is the mean over seeds, with `_sd` (n - 1), `_seed_<k>`, and the 95 % interval
     `_low` to `_high` of a bootstrap over images (patients where `groups` names them) and seeds;
-    without these where images or patients are fewer than five.
+    without these where images or patients are fewer than five, and of a difference where it is the
+    same in all draws.
     `test_<metric>_ensemble` and `…_ensemble_averaged` are no single model's. `report_<metric>`,
     `difference_<metric>` with its interval, and `p_better_<metric>`, how probable it
     is that the winner is the better one, are paired over images.
@@ -77,6 +78,9 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
         by_seed = scored.single[name].by_seed()
         found |= _with_spread(f"test_{name}", by_seed)
         low, high = Reach.of(draws[number], clusters, [by_seed]).interval(draws[number])
+        unanimous = _unanimous(scored.single[name], groups)
+        if unanimous >= FEWEST_CLUSTERS and name not in LOWER_IS_BETTER:
+            low, high = interval_of_unanimous(float(by_seed[0]), unanimous)
         found |= {f"test_{name}_low": low, f"test_{name}_high": high}
         for label, scores in (("", scored.ensemble), ("_averaged", scored.averaged)):
             if name in scores:
@@ -98,6 +102,16 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     for name, values in scored.whole.items():
         found |= _with_spread(f"test_{name}", np.asarray(values))
     return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _unanimous(scores: Scores, groups: Sequence[str] | None) -> int:
+    """How many images, or groups, there are, where all have 1 (or 0) of every seed; else 0."""
+    counted = scores.denominator[0] > 0  # as the images of a class have
+    with np.errstate(invalid="ignore"):
+        values = (scores.numerator / scores.denominator)[:, counted]
+    if not values.size or not ((values == 1).all() or (values == 0).all()):
+        return 0
+    return int(counted.sum()) if groups is None else len(set(np.asarray(groups)[counted]))
 
 
 def _with_spread(name: str, values: np.ndarray) -> dict[str, float]:

@@ -11,7 +11,7 @@ from dl4ia.search.pareto import knee_point
 from dl4ia.search.study import first_value, is_interrupted, is_skipped
 from dl4ia.selection.ablation import Effect, effects_of
 from dl4ia.selection.ranking import Selection, ranked_trials
-from dl4ia.statistics import FEWEST_CLUSTERS
+from dl4ia.statistics import FEWEST_CLUSTERS, Estimate
 from dl4ia.text import plural, score_behind, short
 
 LEADERS = 10
@@ -98,7 +98,7 @@ def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]
             mean = f"{found.mean:.4f}"
             if found.count > 1:
                 deviation = f"{found.deviation:.4f}"
-                interval = f"{found.low:.4f} to {found.high:.4f}"
+                interval = between(found)
         model = describe(trials[each.trial]) + (f" ({each.given_up})" if each.given_up else "")
         cells = [str(each.trial), f"{each.searched:.4f}", str(len(each.values)), mean, deviation]
         rows.append((*cells, interval, f"{each.weights:,}", model))
@@ -122,7 +122,14 @@ def effect_line(effect: Effect, held_out: float) -> str:
     if effect.failure:
         return f"{turned}  failed: {effect.failure}"
     found = effect.estimate(held_out)
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  {turned}"
+    return f"{found.mean:+.4f} [{between(found, '+', ', ')}]  {turned}"
+
+
+def between(found: Estimate, sign: str = "", word: str = " to ") -> str:
+    """The interval of a mean over repeats; sign: "+" of a difference."""
+    if not found.has_interval:
+        return "all repeats alike" if found.count > 1 else "–"
+    return f"{found.low:{sign}.4f}{word}{found.high:{sign}.4f}"
 
 
 def ablation_of(study: optuna.Study, winner: int) -> dict[str, Any] | None:
@@ -139,9 +146,8 @@ def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for each in effects_of(ablation):
         if not each.failure:
             found = each.estimate(ablation["held_out"])
-            between = f"{found.low:+.4f} to {found.high:+.4f}"
             cells = (each.name, short(each.chosen), short(each.turned_back))
-            rows.append((*cells, f"{found.mean:+.4f}", between))
+            rows.append((*cells, f"{found.mean:+.4f}", between(found, "+")))
     return rows
 
 

@@ -95,7 +95,7 @@ def _winner(session: Session, selection: Selection) -> list[str]:
     rows = [["", metric, "95 % interval"]]
     if selection.finalists:
         found = selection.estimate(selection.of(selection.winner))
-        interval = f"{found.low:.4f} to {found.high:.4f}" if found.count > 1 else "–"
+        interval = findings.between(found)
         where = f"validation, {plural(found.count, 'fresh split')}"
         rows.append([where, f"{found.mean:.4f}", interval])
     test = findings.spread(scores, f"test_{metric}")
