@@ -1,6 +1,7 @@
 """Everything that a study needs, checked and opened: nothing is written before all is checked."""
 
 import logging
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +47,23 @@ class Length:
         return Length(trial, arguments.retraining_epochs or default)
 
 
+class SearchTime:
+    """How long trials may be begun: `--timeout`, counted from when this command first begins one.
+
+    A command that takes the records over, and searches once more, has what is left.
+    """
+
+    def __init__(self, timeout: float | None, until: float | None) -> None:
+        """timeout: seconds. until: for a worker, when its study's time is over."""
+        self._timeout, self._until = timeout, until
+
+    def end(self) -> float | None:
+        """Seconds since 1970, set by the first call; None where there is no limit."""
+        if self._until is None and self._timeout is not None:
+            self._until = time.time() + self._timeout
+        return self._until
+
+
 @dataclass(frozen=True)
 class Session:
     """An open study and what belongs to it."""
@@ -64,6 +82,7 @@ class Session:
     study: optuna.Study
     objective: Objective
     turns: Turns
+    search_time: SearchTime
 
     @cached_property
     def tracker(self) -> "Tracker":
@@ -176,6 +195,7 @@ def open_session(
         storage=storage,
         tracking_uri=tracking_uri,
         turns=Turns(storage, name),
+        search_time=SearchTime(arguments.timeout, arguments.until),
         study=study,
         objective=Objective(
             task,

@@ -18,6 +18,7 @@ from optuna.trial import TrialState, create_trial
 
 from dl4ia.report.progress import Progress
 from dl4ia.selection.repeats import kept_repeats
+from dl4ia.session import SearchTime
 from dl4ia.workers import processes
 from dl4ia.workers.jobs import jobs_done, put_jobs, take_jobs
 from dl4ia.workflow import trials
@@ -153,8 +154,8 @@ def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.Monk
     monkeypatch.setattr(trials, "worker_count", lambda session: 2)
     monkeypatch.setattr(trials, "open_workers", lambda *_: Dying())
     monkeypatch.setattr(Progress, "show", lambda self, trial: self._seen.add(trial.number))
-    arguments = SimpleNamespace(trials=9, ray=None, until=None)
-    session = SimpleNamespace(study=study, arguments=arguments)
+    arguments = SimpleNamespace(trials=9, ray=None)
+    session = SimpleNamespace(study=study, arguments=arguments, search_time=SearchTime(None, None))
     with Trials(session) as missing:  # type: ignore[arg-type]
         missing.run()
     assert progress == [False, False, False, True]

@@ -86,26 +86,21 @@ def test_the_time_is_a_commands_not_a_searchs(
     tmp_path: Path, gland_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that takes the records over after its trials has no further time for trials."""
-    until: list[float] = []
     flags: list[list[str]] = []
-
-    def take_over(session: Session) -> None:
-        for _ in range(2):
-            with trials.Trials(session):
-                until.append(session.arguments.until or 0)
-
-    monkeypatch.setattr(whole_study, "_run", take_over)
     monkeypatch.setattr(
         trials, "open_workers", lambda session, count, told: flags.append(told) or nullcontext()
     )
-    words = ["--out", str(tmp_path / "out"), "--timeout", "2h", "--workers", "2"]
-    arguments, _ = parse(study_parser("", "", "", ""), words)
+    words = ["--timeout", "2h", "--workers", "2"]
+    session = open_in(tmp_path / "out", gland_folder, *words)
     before = time.time()
-    whole_study.run_study(
-        SegmentationTask(), GlandFolder(gland_folder), segmentation, Length(3, 3), arguments
-    )
-    assert before + 7200 <= until[0] == until[1] <= time.time() + 7200
-    assert flags == [["--until", str(until[0])]] * 2
+    for _ in range(2):
+        with trials.Trials(session):
+            time.sleep(0.01)
+    first, second = ([name, float(end)] for name, end in flags)
+    assert first == second and first[0] == "--until"
+    assert before + 7200 <= first[1] <= time.time() + 7200
+    worker = open_in(tmp_path / "out", gland_folder, *words, "--worker", "--until", "5")
+    assert worker.search_time.end() == 5
 
 
 def test_why_a_study_ended_is_told_though_mlflow_fails(

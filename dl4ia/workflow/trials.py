@@ -32,7 +32,8 @@ class Trials:
         self._workers: Workers | RayWorkers | None = None
         if count > 1 or (count and arguments.ray):
             # One that replaces another has no more time than that one had.
-            flags = [] if arguments.until is None else ["--until", str(arguments.until)]
+            end = self._session.search_time.end()
+            flags = [] if end is None else ["--until", str(end)]
             self._workers = open_workers(self._session, count, flags)
             self._open.enter_context(self._workers)
         return self
@@ -68,6 +69,6 @@ def train_trials(
     """Trials in this process, as long as any is missing; `after_trial` is shown each."""
     pictures = partial(dashboard.write_trial_pictures, session)
     objective = replace(session.objective, after_training=pictures)
-    arguments = session.arguments
-    timeout = None if arguments.until is None else arguments.until - time.time()
-    search(session.study, objective, arguments.trials, timeout, session.turns, after_trial)
+    end = session.search_time.end()
+    timeout = None if end is None else end - time.time()
+    search(session.study, objective, session.arguments.trials, timeout, session.turns, after_trial)

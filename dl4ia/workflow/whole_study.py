@@ -1,8 +1,7 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
-import time
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -47,9 +46,6 @@ def run_study(
     Raises InputError for what the user must mend, KeyboardInterrupt after Ctrl-C.
     """
     session = open_session(task, source, searched, length.or_asked(arguments), arguments)
-    if arguments.timeout is not None and arguments.until is None:  # of all that this command does
-        until = time.time() + arguments.timeout
-        session = replace(session, arguments=replace(arguments, until=until))
     try:
         if arguments.worker:
             _work(session)
