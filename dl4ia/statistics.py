@@ -38,7 +38,7 @@ class Estimate:
     @property
     def has_interval(self) -> bool:
         """Not of one value, nor of values all alike, which say nothing of how they vary."""
-        return self.count > 1 and self.deviation > 0
+        return self.count > 1 and not _is_rounding(self.deviation, self.mean)
 
 
 def estimate(values: Sequence[float], held_out: float) -> Estimate:
@@ -187,7 +187,9 @@ class Reach:
     def interval(self, draws: np.ndarray) -> tuple[float, float]:
         """95 %, as percentiles of the draws; NaN where these say nothing, as when all alike."""
         known = draws[~np.isnan(draws)]
-        if not len(known) or not self.degrees or known.min() == known.max():
+        if not len(known) or not self.degrees:
+            return np.nan, np.nan
+        if _is_rounding(float(known.std()), float(known.mean())):
             return np.nan, np.nan
         tail = norm.cdf(student_t.ppf((1 - CONFIDENCE) / 2, self.degrees) / self._short)
         low, high = np.quantile(known, [tail, 1 - tail])
@@ -203,17 +205,25 @@ class Reach:
         if not len(known) or not self.degrees:
             return np.nan
         mean, deviation = float(known.mean()), float(known.std())
-        if deviation < abs(mean) * EXACTNESS or deviation == 0:
+        if _is_rounding(deviation, mean):
             return float((np.sign(mean) + 1) / 2)
         return float(student_t.cdf(mean / deviation * self._short, self.degrees))
+
+
+def _is_rounding(deviation: float, mean: float) -> bool:
+    """Whether values of this deviation are all alike."""
+    return deviation <= abs(mean) * EXACTNESS
 
 
 def interval_of_unanimous(share: float, clusters: int) -> tuple[float, float]:
     """95 % interval of a share between 0 and 1 that each of so many clusters has as 0, or as 1.
 
     Of such scores a bootstrap's draws are all alike. Clopper and Pearson (1934) for no failure, or
-    no success: with 360 images all right, more than one in a hundred may still be wrong.
+    no success: with 360 images all right, more than one in a hundred may still be wrong. NaN of too
+    few clusters, as `Reach.interval` has it.
     """
+    if clusters < FEWEST_CLUSTERS:
+        return np.nan, np.nan
     reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / clusters)
     return (1 - reach, 1.0) if share == 1 else (0.0, reach)
 

@@ -230,6 +230,7 @@ def test_the_interval_of_unanimous_scores_is_exact() -> None:
 
 def test_values_all_alike_have_no_interval() -> None:
     assert not estimate([0.5, 0.5, 0.5], 0.25).has_interval
+    assert not estimate([0.9965] * 5, 0.25).has_interval  # whose mean is rounded
     assert not estimate([0.5], 0.25).has_interval
     assert estimate([0.5, 0.6], 0.25).has_interval
     assert np.isnan(Reach(9).interval(np.full(9, 0.5))).all()

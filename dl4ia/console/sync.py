@@ -14,7 +14,12 @@ from dl4ia.search.turns import KEEP, Turns
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.tracking.writing import Tracker
-from dl4ia.workflow.recording import open_parent, write_repeats, write_trials
+from dl4ia.workflow.recording import (
+    closed_if_cut_off,
+    open_parent,
+    write_repeats,
+    write_trials,
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,11 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
         )
         try:
             parent = open_parent(recorded)
-            written = recorded.tracker.find(name, "trial")
-            before = len(written)
-            write_trials(recorded, parent, written, lambda trial, run: None)
-            repeats = write_repeats(recorded, parent)
+            with closed_if_cut_off(lambda: recorded.tracker.close(parent, "KILLED")):
+                written = recorded.tracker.find(name, "trial")
+                before = len(written)
+                write_trials(recorded, parent, written, lambda trial, run: None)
+                repeats = write_repeats(recorded, parent)
             # A study of several objectives keeps no word of its end.
             ended = "selection" in study.user_attrs or identity.objectives
             recorded.tracker.close(parent, "FINISHED" if ended else "KILLED")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.statistics import FEWEST_CLUSTERS, Reach, Scores, bootstrap, interval_of_unanimous
+from dl4ia.statistics import Reach, Scores, bootstrap, interval_of_unanimous
 from dl4ia.tasks.task import Task
 from dl4ia.training.precision import exactly
 
@@ -79,7 +79,7 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
         found |= _with_spread(f"test_{name}", by_seed)
         low, high = Reach.of(draws[number], clusters, [by_seed]).interval(draws[number])
         unanimous = _unanimous(scored.single[name], groups)
-        if unanimous >= FEWEST_CLUSTERS and name not in LOWER_IS_BETTER:
+        if unanimous and name not in LOWER_IS_BETTER:
             low, high = interval_of_unanimous(float(by_seed[0]), unanimous)
         found |= {f"test_{name}_low": low, f"test_{name}_high": high}
         for label, scores in (("", scored.ensemble), ("_averaged", scored.averaged)):

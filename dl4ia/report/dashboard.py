@@ -61,12 +61,12 @@ def write_study(session: Session, selection: Selection | None, run: str) -> None
 
     The note is the last, so that where it is whole all is.
     """
-    from optuna_dashboard import save_plotly_graph_object  # slow to import
-
-    from dl4ia.report import figures  # slow to import
-
     study, metric = session.study, session.task.metric
     if selection is not None:
+        from optuna_dashboard import save_plotly_graph_object  # slow to import
+
+        from dl4ia.report import figures  # slow to import
+
         ablation = findings.ablation_of(study, selection.winner)
         plots = {
             "finalists": ("Finalists", figures.finalists(study, selection, metric)),

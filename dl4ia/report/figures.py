@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
-from dl4ia.report.findings import describe
+from dl4ia.report.findings import between, describe
 from dl4ia.search.study import first_value
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.ranking import Selection
@@ -188,9 +188,8 @@ def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> go.Figur
             mode="markers",
             marker={"color": ACCENT, "size": 9},
             name="mean, 95 % interval",
-            customdata=[(row.estimate.low, row.estimate.high) for row in shown],
-            hovertemplate="%{y}<br>%{x:.4f} [%{customdata[0]:.4f}, %{customdata[1]:.4f}]"
-            "<extra></extra>",
+            customdata=[between(row.estimate, word=", ") for row in shown],
+            hovertemplate="%{y}<br>%{x:.4f} [%{customdata}]<extra></extra>",
         )
     )
     promised = [row for row in shown if row.searched is not None]

@@ -1,16 +1,20 @@
 """From a study to MLflow: whatever is missing there is written, and nothing twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial
 
+from dl4ia.errors import TrackingError
 from dl4ia.report.notes import ending
 from dl4ia.search.records import repeat_record, study_record, trial_record
 from dl4ia.search.study import Identity, ended_trials
+from dl4ia.search.turns import TurnLost
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.tracking.runs import DatasetRecord
 
@@ -46,6 +50,22 @@ def open_parent(recorded: Recorded) -> str:
         return parent
     record = study_record(name, recorded.identity, recorded.environment, datetime.now())
     return tracker.write(record, recorded.data, None)
+
+
+@contextmanager
+def closed_if_cut_off(close: Callable[[], None]) -> Iterator[None]:
+    """Where the block ends by an error, or Ctrl-C, `close` the study's own run.
+
+    But where that run is another process's (TurnLost). That MLflow is away too does not hide why.
+    """
+    try:
+        yield
+    except TurnLost:
+        raise
+    except BaseException:
+        with suppress(TrackingError, StorageInternalError):
+            close()
+        raise
 
 
 def write_trials(

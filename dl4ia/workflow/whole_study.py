@@ -1,6 +1,5 @@
 """A whole study, from data to summary: what `studies/*.py` run."""
 
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,12 @@ from dl4ia.workflow.finalists import (
     train_repeat,
 )
 from dl4ia.workflow.keeper import Keeper
-from dl4ia.workflow.recording import open_parent, repeats_are_written, write_repeats
+from dl4ia.workflow.recording import (
+    closed_if_cut_off,
+    open_parent,
+    repeats_are_written,
+    write_repeats,
+)
 from dl4ia.workflow.retrainings import train_retraining, train_validation
 from dl4ia.workflow.trials import Trials, train_trials
 from dl4ia.workflow.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
@@ -144,32 +148,24 @@ def _keep(session: Session) -> None:
     """The search, the finalists and the winner, and all that is known of them in MLflow."""
     with Trials(session) as trials:  # their workers start up while MLflow is opened
         parent = open_parent(session)
-        status: Status = "KILLED"
         selection = None
-        try:
+        with closed_if_cut_off(lambda: _close_parent(session, parent, "KILLED", selection)):
             with Keeper(session, parent) as keeper:
                 session.study.set_user_attr("data", asdict(session.data))  # for `dl4ia sync`
                 session.study.set_user_attr("command", this_command())
                 dashboard.write_study(session, None, parent)
                 trials.run(keeper.look)
                 dashboard.write_study(session, None, parent)
-                if len(finished_trials(session.study)) >= session.arguments.trials:
+                complete = len(finished_trials(session.study)) >= session.arguments.trials
+                if complete:
                     session.turns.confirm(KEEP)
                     selection = _finish(session)
-                    status = "FINISHED"
             keeper.write_missing()
             if selection is not None:
                 write_repeats(session, parent)
                 track_winner(session, parent, _write_page(session, selection))
                 dashboard.write_study(session, selection, parent)
-        except TurnLost:
-            raise  # the study's run in MLflow is another process's
-        except BaseException:
-            # MLflow may be away too: what the user is told is why the study has ended.
-            with suppress(TrackingError, StorageInternalError):
-                _close_parent(session, parent, "KILLED", selection)
-            raise
-        _close_parent(session, parent, status, selection)
+        _close_parent(session, parent, "FINISHED" if complete else "KILLED", selection)
 
 
 def _close_parent(
