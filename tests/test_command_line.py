@@ -96,6 +96,12 @@ def test_how_a_run_ends(
     assert said in capsys.readouterr().err
 
 
+def run_code(code: str, timeout: float | None = None) -> "subprocess.CompletedProcess[str]":
+    """In a Python of its own; timeout: seconds."""
+    words = [sys.executable, "-c", code]
+    return subprocess.run(words, capture_output=True, text=True, timeout=timeout)
+
+
 def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
     code = (
         "import os, signal, time\n"
@@ -107,8 +113,7 @@ def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
         "    time.sleep(50)\n"
         "run_and_exit(work)"
     )
-    words = [sys.executable, "-c", code]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=40)
+    ended = run_code(code, timeout=40)
     assert ended.returncode == 130
     assert ended.stderr.strip().startswith("Stopped.") and "Traceback" not in ended.stderr
 
@@ -121,7 +126,7 @@ def test_nothing_is_looked_through_at_the_end() -> None:
         "from dl4ia.command_line.process import run_and_exit\n"
         "run_and_exit(lambda: None)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    ended = run_code(code)
     assert (ended.returncode, ended.stdout) == (0, "True\n")
 
 
@@ -133,7 +138,7 @@ def test_a_worker_imports_only_what_it_trains_with() -> None:
         "print({'mlflow', 'matplotlib', 'optuna_dashboard', 'pandas', 'plotly', 'sklearn'}"
         " & set(sys.modules), 'torch' in sys.modules)"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    answer = run_code(code)
     assert answer.stdout == "set() True\n", answer.stderr
 
 
@@ -144,7 +149,7 @@ def test_help_shows_the_defaults_and_loads_no_torch() -> None:
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally: print({'torch', 'optuna', 'mlflow', 'numpy'} & set(sys.modules))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    answer = run_code(code)
     assert answer.returncode == 0
     assert answer.stdout.splitlines()[-1] == "set()"
     for flag in ("--trials", "--data", "--out", "--study-name", "--storage", "--tracking-uri",
@@ -170,6 +175,5 @@ def test_who_is_stopped_waits_for_nothing(name: str) -> None:
         "        except sqlalchemy.exc.OperationalError: print('told at once')\n"
         "run_and_exit(work)"
     )
-    words = [sys.executable, "-c", code]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    ended = run_code(code, timeout=60)
     assert (ended.returncode, ended.stdout) == (130, "told at once\n")
