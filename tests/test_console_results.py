@@ -75,6 +75,7 @@ def test_the_files_are_the_study(
     assert record["machine"]["processor"] and record["machine"]["commit"]
     page = (written / name / "README.md").read_text()
     assert f"    {record['command']}\n" in page
+    assert "](study.png)" in page and (written / name / "study.png").stat().st_size > 10_000
     assert f"{scores[f'test_{metric}']:.4f}" in page
     assert "| ensemble" not in page
     assert ("| mean over flips and quarter turns" in page) == (name == GLANDS)

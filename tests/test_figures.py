@@ -6,6 +6,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import create_trial
 
 from dl4ia.report import figures
+from dl4ia.report.style import value_range
 
 GOOD = [0.97, 0.98, 0.985, 0.99, 0.995]
 
@@ -20,17 +21,17 @@ def study_of(values: list[float]) -> optuna.Study:
 
 
 def test_hopeless_trials_do_not_take_the_axis() -> None:
-    low, high = figures.value_range([0.1, 0.1, *GOOD])
+    low, high = value_range([0.1, 0.1, *GOOD])
     assert 0.9 < low < 0.97 and 0.995 < high < 1
-    assert figures.value_range(GOOD) == pytest.approx((0.9685, 0.9965))  # all of them, and room
-    low, high = figures.value_range([0.1, *[1.0] * 5])
+    assert value_range(GOOD) == pytest.approx((0.9685, 0.9965))  # all of them, and room
+    low, high = value_range([0.1, *[1.0] * 5])
     assert low < 0.1 and high > 1
-    assert figures.value_range([]) == (0, 1)
+    assert value_range([]) == (0, 1)
 
 
 def test_plots_keep_to_the_range() -> None:
     study = study_of([0.1, *GOOD, 0.1])
-    expected = figures.value_range([0.1, *GOOD, 0.1])
+    expected = value_range([0.1, *GOOD, 0.1])
     names = [str(trial.number) for trial in study.trials]
     history = figures.history(study.trials, "accuracy", names)
     assert history.layout.yaxis.range == expected

@@ -194,8 +194,9 @@ def results(study: str, folder: Path, readme: Path | None, out: Path, storage: s
     """Write what STUDY found into DIR/STUDY, small files to keep, compare and publish.
 
     README.md (command, machine, commit, tables), study.json (the same for programs), and as CSV the
-    trials, the finalists' repeats, the ablation and every test metric; the study itself as
-    optuna.db, to look into or to go on with elsewhere. No images, no weights.
+    trials, the finalists' repeats, the ablation and every test metric; study.png, all of it at a
+    glance; the study itself as optuna.db, to look into or to go on with elsewhere. None of the
+    data's images, no weights.
     """
     from dl4ia.console.results import write_results
     from dl4ia.console.results_page import summary_table

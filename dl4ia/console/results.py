@@ -6,9 +6,10 @@
     results/<study>/finalists.csv  their value on each repeat
     results/<study>/ablation.csv   what each of the winner's choices buys
     results/<study>/test.csv       every test metric, of each seed, beside the report's model
+    results/<study>/study.png      all of it at a glance
     results/<study>/optuna.db      the study itself, for the Optuna dashboard, or to go on with
 
-No image and no weights are among them.
+No image of the data and no weights are among them.
 """
 
 import json
@@ -23,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.console.results_copy import check_copy, write_copy
 from dl4ia.console.results_page import read_record, results_page
+from dl4ia.console.results_picture import draw_results
 from dl4ia.errors import InputError
 from dl4ia.report import findings
 from dl4ia.search.attributes import hidden, history_of
@@ -75,8 +77,9 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
     page = place / "README.md"
     known.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     page.write_text(results_page(study, chosen, winner, selection, record), encoding="utf-8")
+    picture = draw_results(place)
     write_copy(study, storage, database)
-    return [page, known, *files, database]
+    return [page, known, *files, picture, database]
 
 
 def _check_scores(known: Path, winner: Mapping[str, Any] | None) -> None:
@@ -113,6 +116,7 @@ def _trials(study: optuna.Study) -> pd.DataFrame:
                 "trial": trial.number,
                 "state": "interrupted" if is_interrupted(trial) else trial.state.name.lower(),
                 "model": findings.describe(trial),
+                "of_the_report": "report_model" in trial.user_attrs,
                 "value": value,
                 "epochs": len(history.get("seconds", [])),
                 "seconds": sum(history.get("seconds", [])),

@@ -59,6 +59,8 @@ def results_page(
         f"Winner: trial {record['winner']}, {plain(record['winner_model'])}, "
         f"{record['weights']:,} weights, chosen by validation alone. Written by `dl4ia results`.",
         "",
+        "![The search, the finalists, and what came of them](study.png)",
+        "",
         *_since(record),
         f"    {record['command'] or 'the command is not known: an earlier version ran it'}",
         "",

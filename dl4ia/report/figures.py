@@ -4,7 +4,6 @@
 backgrounds are transparent, text takes the page's colour.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from plotly.colors import sample_colorscale
 from plotly.offline import get_plotlyjs
 
 from dl4ia.report.findings import between, describe
+from dl4ia.report.style import ACCENT, GREY, REPORT, value_range
 from dl4ia.search.study import first_value
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.ranking import Selection
@@ -23,7 +23,6 @@ from dl4ia.statistics import Estimate
 from dl4ia.text import short
 
 COMPLETE = TrialState.COMPLETE
-ACCENT, GREY, REPORT = "#1f88b5", "#8a8f98", "#d9722b"
 SCALE = ("#77739f", "#1f9e89", "#e0a21a")  # low to high, to be seen on black and on white
 LEGEND = {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}  # above the plot
 HEIGHT, DASHBOARD_HEIGHT = 380, 450  # pixels; the latter is the dashboard's own
@@ -107,21 +106,6 @@ def history(trials: Sequence[FrozenTrial], metric: str, names: Sequence[str]) ->
 def completed_values(trials: Sequence[FrozenTrial]) -> list[float]:
     """What `value_range` is of: the values of the trials that completed."""
     return [first_value(trial) for trial in trials if trial.state == COMPLETE]
-
-
-def value_range(values: Sequence[float]) -> tuple[float, float]:
-    """Of an axis on which good trials differ: beside hopeless ones they would look alike.
-
-    The better half takes at least a third of it, where not all can be shown.
-    """
-    if not values:
-        return 0.0, 1.0
-    best, lowest = max(values), min(values)
-    low = max(lowest, best - 3 * (best - statistics.median(values)))
-    if low == best:  # more than half of them are the best one's
-        low = lowest
-    room = 0.06 * (best - low)
-    return low - room, best + room
 
 
 def bars(values: dict[str, float], title: str) -> go.Figure:

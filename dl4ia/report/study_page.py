@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_code
 from dl4ia.report import figures, findings, html
+from dl4ia.report.style import value_range
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.pareto import pareto_front
 from dl4ia.search.study import RANDOM_TRIALS, ended_trials, first_value, is_interrupted
@@ -193,7 +194,7 @@ def _search(study: optuna.Study, metric: str, searched: SpaceModule, validation:
 def _left_out(study: optuna.Study) -> list[str]:
     """What the plots do not show at first."""
     values = figures.completed_values(study.get_trials(deepcopy=False))
-    low, _ = figures.value_range(values)
+    low, _ = value_range(values)
     below = sum(value < low for value in values)
     if not below:
         return []
