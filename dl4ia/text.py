@@ -37,9 +37,9 @@ def short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def plural(count: int, noun: str) -> str:
-    """For example "1 seed", "3 seeds"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """For example "1 seed", "3 seeds"; nouns: where an s at the end will not do."""
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.search_space import (
     SpaceModule,
     check_point,
@@ -128,3 +128,18 @@ def test_effects_are_paired_over_repeats() -> None:
     assert found.mean == pytest.approx(0.11) and found.low > 0  # though splits differ by 0.4
     assert dropout.differences == pytest.approx((0.02, 0.02, 0.02))
     assert width.failure == "epoch 1: loss is nan"
+
+
+def test_that_the_memory_ran_out_is_no_effect_of_a_choice() -> None:
+    """It would stand in the study for good, where the next start may have enough."""
+
+    class Full(Additive):
+        def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
+            if point["optimizer"] == "adam":
+                raise OutOfMemory("epoch 1: out of memory")
+            return super().value(point, number)
+
+    turned = turned_back(SPACE, WINNER, [BASELINE], {})
+    repeats: Any = Full()
+    with pytest.raises(OutOfMemory):
+        ablate(WINNER, turned, repeats, "trial 7", lambda: None, lambda effect: None)

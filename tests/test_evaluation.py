@@ -1,4 +1,6 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -7,10 +9,12 @@ import torch
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.gland_folder import GlandFolder
-from dl4ia.errors import InputError
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
 from dl4ia.evaluation.test_lock import Candidate, check_test_lock, open_test_set
+from dl4ia.selection.ranking import Selection
 from dl4ia.tasks.segmentation import SegmentationTask
+from dl4ia.workflow import retrainings
 from search_spaces.segmentation import REPORT_MODELS
 
 CPU = torch.device("cpu")
@@ -120,3 +124,30 @@ def test_a_file_that_cannot_be_written_is_named(train: Dataset, tmp_path: Path) 
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"taken/seed_0\.pt: cannot be written"):
         run(train, tmp_path / "taken" / "seed_0.pt", epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "advice"),
+    [(TrialFailure("epoch 1: train_loss is nan"), ""), (OutOfMemory("epoch 1: out"), "memory")],
+)
+def test_a_report_model_that_fails_is_done_without_but_not_for_want_of_memory(
+    monkeypatch: pytest.MonkeyPatch, failure: TrialFailure, advice: str
+) -> None:
+    """The test set would open without it, for good, where another start may have the memory."""
+
+    def fail(_: object, trial: int, *others: object) -> None:
+        with retrainings.retraining_of(trial):
+            raise failure
+
+    monkeypatch.setattr(retrainings, "retrain", fail)
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    session: Any = SimpleNamespace(
+        study=study, arguments=SimpleNamespace(seeds=2), retraining_epochs=3
+    )
+    selection = Selection((), 7, None, 0, 5, 0.25)
+    if advice:
+        with pytest.raises(InputError, match=advice):
+            retrainings.retrain_report_model(session, selection)
+    else:
+        assert retrainings.retrain_report_model(session, selection) == []

@@ -62,6 +62,13 @@ def test_of_few_patients_some_splits_are_the_search_s(patients: int, folds: int)
     assert sorted(validated) == list(range(12))
 
 
+def test_of_few_patients_an_ablation_has_the_finalists_splits() -> None:
+    """Five patients have one deal of five parts."""
+    found = by_patient(1, 5, 10)
+    assert replace(found, numbers=range(5, 10)).reused == 5
+    assert replace(by_patient(1, 12, 10), numbers=range(5, 10)).reused == 0
+
+
 def test_further_repeats_are_others() -> None:
     """As an ablation has them."""
     study = optuna.create_study()

@@ -4,9 +4,10 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dl4ia.report.findings import leaderboard
+from dl4ia.report.findings import leaderboard, paired_repeats, reports_best
 from dl4ia.report.study_page import random_values
 from dl4ia.report.terminal import _runs_at, trial_line, unfinished
+from dl4ia.selection.ranking import Selection
 from dl4ia.text import duration, table
 
 
@@ -62,6 +63,20 @@ def test_when_the_time_is_over() -> None:
     study.add_trial(trial(TrialState.COMPLETE, 0.5))
     said = "The same command goes on; --trials 1 ends with the best of these."
     assert unfinished(study, "dice", 8).endswith(said)
+
+
+def test_the_report_s_best_is_that_of_now_or_of_the_test() -> None:
+    """A study may go on with other finalists after its winner was scored."""
+    selection = Selection((), 0, None, 4, 5, 0.25)
+    assert reports_best(selection, {"compared_with": 4}) == "the report's best"
+    since = reports_best(selection, {"compared_with": 1})
+    assert since == "the report's best when the test set opened"
+
+
+def test_an_ablation_says_what_its_repeats_are() -> None:
+    assert paired_repeats({"repeats": 5}) == "5 paired splits and seeds"  # of an older study
+    said = paired_repeats({"repeats": 5, "reused": 2})
+    assert said.startswith("5 paired splits and seeds (2 of the splits are earlier ones")
 
 
 def test_a_budget_buys_failures_too() -> None:

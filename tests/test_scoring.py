@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.evaluation.scoring import score, summary, table
+from dl4ia.statistics import Scores, bootstrap, difference
 from dl4ia.tasks.classification import ClassificationTask
 from dl4ia.tasks.segmentation import SegmentationTask
 
@@ -140,6 +141,29 @@ def test_digits_have_accuracies_of_classes_and_a_calibration_error() -> None:
     assert found["test_calibration_error"] == pytest.approx(abs(0.75 - confidence), abs=1e-6)
     assert "test_accuracy_ensemble_averaged" not in found
     assert found["test_accuracy_ensemble"] == 0.75
+
+
+def test_of_a_class_of_few_images_there_is_no_interval() -> None:
+    """However many images there are of others."""
+    task = ClassificationTask(("a", "b", "c"))
+    labels = torch.tensor([0] * 40 + [1] * 4)
+    said = torch.cat([labels[:-1], torch.tensor([0])]).float().view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    test = Dataset(said, labels, tuple(map(str, range(44))))
+    ours = score(task, [Sure(), Sure()], test, CPU)
+    theirs = score(task, [Sure()], Dataset(said.roll(1, 0), labels, test.names), CPU)
+    found = summary(ours, theirs, None)
+    assert found["test_accuracy_of_b"] == 0.75 and "test_accuracy_low" in found
+    assert not {"test_accuracy_of_b_low", "p_better_accuracy_of_b"} & found.keys()
+    assert "test_accuracy_of_a_low" in found
+
+
+def test_differences_of_rounding_are_none() -> None:
+    """The same images wrong by the same seeds, summed in another order."""
+    images = np.random.default_rng(0).integers(0, 3, (3, 60)) / 3
+    draws = bootstrap([Scores.of_seeds([Scores.of(row) for row in images])], None, 0)[0]
+    moved = draws * (1 + 1e-15 * np.sign(draws - draws.mean()))
+    assert (draws != moved).any() and not difference(draws, moved).any()
+    assert difference(0.9, 0.8) == pytest.approx(0.1) and difference(1e-9, 0.0) == 1e-9
 
 
 def test_images_that_are_all_right_leave_room_for_others() -> None:

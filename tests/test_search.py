@@ -6,18 +6,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED
 from dl4ia.search.storage import open_storage
-from dl4ia.search.study import ended_trials, finished_trials, is_interrupted, is_skipped
+from dl4ia.search.study import (
+    RANDOM_TRIALS,
+    Sampler,
+    ended_trials,
+    finished_trials,
+    is_interrupted,
+    is_skipped,
+)
 
 __all__ = ["storage"]  # a fixture
 SHORT_TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "200"))
@@ -73,6 +81,33 @@ def test_points_of_too_many_weights_are_skipped_and_do_not_count(
     assert skipped[0].user_attrs["report_model"] == "first"
     assert len(skipped) + 6 == len(study.trials)
     assert {trial.params["kind"] for trial in finished_trials(study)} == {"b"}
+
+
+def test_as_many_random_trials_are_trained_whatever_is_skipped(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sampler would take the skipped ones for trials, and model from none that was trained."""
+    study = begin(storage)
+    modelled: list[int] = []
+    as_it_is = Sampler._sample
+
+    def note(self: Sampler, study: optuna.Study, trial: FrozenTrial, *others: Any) -> Any:
+        modelled.append(trial.number)
+        return as_it_is(self, study, trial, *others)
+
+    monkeypatch.setattr(Sampler, "_sample", note)
+
+    def weigh(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.params["rate"] < 0.7 and "point" not in trial.user_attrs:
+            trial.set_user_attr("skipped", "5 weights, over 4")
+            raise optuna.TrialPruned("skipped")
+        return value
+
+    run(study, 2 + RANDOM_TRIALS + 1, weigh)
+    trained = [trial.number for trial in finished_trials(study)]
+    assert min(modelled) == trained[-2] + 1  # all before it were random, or named
+    assert min(modelled) > 2 + RANDOM_TRIALS  # some were skipped
 
 
 def test_a_limit_that_nothing_keeps_is_a_mistake(storage: optuna.storages.RDBStorage) -> None:

@@ -3,6 +3,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from dl4ia import statistics
 from dl4ia.statistics import (
     Reach,
     Scores,
@@ -126,6 +127,19 @@ def test_of_one_source_the_degrees_are_one_fewer() -> None:
     seeds = Scores.of(np.repeat([[0.7], [0.8], [0.9]], 500, axis=1))
     draws = bootstrap([seeds], None, 0)[0]
     assert reach_of(draws, 500, seeds).degrees == pytest.approx(2, abs=0.1)
+
+
+def test_of_four_patients_an_interval_would_be_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is why there is none."""
+    monkeypatch.setattr(statistics, "FEWEST_CLUSTERS", 4)
+    generator, covered = np.random.default_rng(11), []
+    names = np.repeat(list("abcd"), 4).tolist()
+    for study in range(500):
+        scores = scores_of(generator, 4, 4, 0.1)
+        draws = bootstrap([scores], names, study, draws=400)[0]
+        low, high = reach_of(draws, 4, scores).interval(draws)
+        covered.append(low <= 0.8 <= high)
+    assert 0.8 < np.mean(covered) < 0.9
 
 
 def test_of_too_few_clusters_nothing_is_said() -> None:

@@ -91,8 +91,8 @@ def results_page(
             "## What each choice buys",
             "",
             f"The winner's validation {metric} minus that with one choice turned back to "
-            f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds. Each "
-            "repeat: [ablation.csv](ablation.csv).",
+            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}. Each repeat: "
+            "[ablation.csv](ablation.csv).",
             "",
             table(findings.effects(ablation)),
             "",

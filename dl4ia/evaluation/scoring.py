@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.statistics import Reach, Scores, bootstrap, interval_of_unanimous
+from dl4ia.statistics import Reach, Scores, bootstrap, difference, interval_of_unanimous
 from dl4ia.tasks.task import Task
 from dl4ia.training.precision import exactly
 
@@ -61,8 +61,8 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
 
     `test_<metric>` is the mean over seeds, with `_sd` (n - 1), `_seed_<k>`, and the 95 % interval
     `_low` to `_high` of a bootstrap over images (patients where `groups` names them) and seeds;
-    without these where images or patients are fewer than five, and of a difference where it is the
-    same in all draws.
+    without these where images or patients are fewer than five (of a class: its own), and of a
+    difference where it is the same in all draws.
     `test_<metric>_ensemble` and `…_ensemble_averaged` are no single model's. `report_<metric>`,
     `difference_<metric>` with its interval, and `p_better_<metric>`, how probable it
     is that the winner is the better one, are paired over images.
@@ -72,15 +72,14 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     if other is not None:
         rows += [other.single[name] for name in names]
     draws = bootstrap(rows, groups, BOOTSTRAP_SEED)
-    clusters = len(set(groups)) if groups is not None else rows[0].numerator.shape[1]
     found: dict[str, float] = {}
     for number, name in enumerate(names):
         by_seed = scored.single[name].by_seed()
         found |= _with_spread(f"test_{name}", by_seed)
+        clusters = _clusters(scored.single[name], groups)
         low, high = Reach.of(draws[number], clusters, [by_seed]).interval(draws[number])
-        unanimous = _unanimous(scored.single[name], groups)
-        if unanimous and name not in LOWER_IS_BETTER:
-            low, high = interval_of_unanimous(float(by_seed[0]), unanimous)
+        if _are_unanimous(scored.single[name]) and name not in LOWER_IS_BETTER:
+            low, high = interval_of_unanimous(float(by_seed[0]), clusters)
         found |= {f"test_{name}_low": low, f"test_{name}_high": high}
         for label, scores in (("", scored.ensemble), ("_averaged", scored.averaged)):
             if name in scores:
@@ -88,11 +87,11 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
         if other is not None:
             its_by_seed = other.single[name].by_seed()
             found |= _with_spread(f"report_{name}", its_by_seed)
-            differences = draws[number] - draws[len(names) + number]
+            differences = difference(draws[number], draws[len(names) + number])
             reach = Reach.of(differences, clusters, [by_seed, its_by_seed])
             low, high = reach.interval(differences)
             found |= {
-                f"difference_{name}": scored.single[name].mean() - other.single[name].mean(),
+                f"difference_{name}": float(difference(by_seed.mean(), its_by_seed.mean())),
                 f"difference_{name}_low": low,
                 f"difference_{name}_high": high,
                 f"p_better_{name}": reach.p_positive(
@@ -104,14 +103,22 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def _unanimous(scores: Scores, groups: Sequence[str] | None) -> int:
-    """How many images, or groups, there are, where all have 1 (or 0) of every seed; else 0."""
-    counted = scores.denominator[0] > 0  # as the images of a class have
-    with np.errstate(invalid="ignore"):
-        values = (scores.numerator / scores.denominator)[:, counted]
-    if not values.size or not ((values == 1).all() or (values == 0).all()):
-        return 0
+def _counted(scores: Scores) -> np.ndarray:
+    """(N,) whether an image counts at all: for the accuracy of a class, that it is one of it."""
+    return np.asarray((scores.denominator > 0).any(0))
+
+
+def _clusters(scores: Scores, groups: Sequence[str] | None) -> int:
+    """How many images, or groups of them, a metric is of."""
+    counted = _counted(scores)
     return int(counted.sum()) if groups is None else len(set(np.asarray(groups)[counted]))
+
+
+def _are_unanimous(scores: Scores) -> bool:
+    """Whether all images have 1 of every seed, or all 0."""
+    with np.errstate(invalid="ignore"):
+        values = (scores.numerator / scores.denominator)[:, _counted(scores)]
+    return bool(values.size and ((values == 1).all() or (values == 0).all()))
 
 
 def _with_spread(name: str, values: np.ndarray) -> dict[str, float]:

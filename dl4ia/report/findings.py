@@ -138,6 +138,16 @@ def ablation_of(study: optuna.Study, winner: int) -> dict[str, Any] | None:
     return ablation if ablation.get("trial") == winner else None
 
 
+def paired_repeats(ablation: Mapping[str, Any]) -> str:
+    """What an ablation's effects are means over."""
+    reused = ablation.get("reused", 0)  # not recorded in older studies
+    count = plural(ablation["repeats"], "paired split and seed", "paired splits and seeds")
+    earlier = (
+        "of the splits are earlier ones, for so few patients can hardly be dealt out otherwise"
+    )
+    return count + (f" ({reused} {earlier})" if reused else "")
+
+
 def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows: what each choice buys; ablation: the study's attribute. Without those that failed."""
     rows: list[tuple[str, ...]] = [
@@ -174,6 +184,12 @@ def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
 def p_better(scores: Mapping[str, float], name: str) -> str:
     """How probable it is that the winner is better than the report's model, where that is known."""
     return f"{scores[f'p_better_{name}']:.3f}" if f"p_better_{name}" in scores else "–"
+
+
+def reports_best(selection: Selection, winner: Mapping[str, Any]) -> str:
+    """What the model is that a winner was compared with: the study may have gone on since."""
+    since = "" if winner["compared_with"] == selection.report_model else " when the test set opened"
+    return f"the report's best{since}"
 
 
 def interval_over(winner: Mapping[str, Any]) -> str:

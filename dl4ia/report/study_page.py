@@ -86,7 +86,8 @@ def _headline(
         tiles.append(
             (
                 f"{scores[f'difference_{metric}']:+.4f}",
-                f"against {name}, the report's best, retrained the same way; 95 % interval "
+                f"against {name}, {findings.reports_best(selection, winner)}, retrained the same "
+                "way; 95 % interval "
                 f"{findings.interval(scores, f'difference_{metric}', '+')}; "
                 f"P(winner better) {findings.p_better(scores, metric)}",
             )
@@ -152,12 +153,15 @@ def _cells(scores: dict[str, float], name: str) -> list[str]:
 def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
     if not selection.finalists:
         return []
+    unlike = "that it never used"
+    if selection.reused:
+        unlike = f"({selection.reused} of the splits are its own: of so few patients)"
     parts = [
         html.heading("Finalists"),
         html.paragraph(
             "The best of many trials is on the bright side of its true value. So the search's best "
-            f"points were trained again on {selection.repeats} splits and seeds that it never "
-            "used, the same for all; the best mean wins. Intervals: corrected resampled t "
+            f"points were trained again on {selection.repeats} splits and seeds {unlike}, "
+            "the same for all; the best mean wins. Intervals: corrected resampled t "
             "(Nadeau and Bengio 2003), since trainings share images."
         ),
         html.table(findings.finalists(study, selection), "last"),
@@ -256,7 +260,7 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
         html.heading("What each choice buys"),
         html.paragraph(
             f"The winner's validation {metric} minus that with one choice turned back to "
-            f"{ablation['baseline']}'s, over {ablation['repeats']} paired splits and seeds."
+            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}."
         ),
         html.table(findings.effects(ablation)),
         figures.fragment(figures.ablation(ablation, metric)),

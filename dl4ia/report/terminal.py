@@ -101,8 +101,8 @@ def summary(
         f"Winner: trial {trial.number}, {trial.user_attrs['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in trial.params.items()),
         "",
-        *_validation_lines(trial, metric, winner, validation),
-        *(_test_lines(study, metric, winner) if winner else [_not_scored(study)]),
+        *_validation_lines(study, trial, metric, winner, validation),
+        *(_test_lines(study, selection, metric, winner) if winner else [_not_scored(study)]),
         *_ablation_lines(study, trial.number),
         "",
         f"Report page:         {page}",
@@ -151,7 +151,7 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
     return [
         "",
         f"Ablation: what each choice buys, turned back alone to {ablation['baseline']}'s (mean and "
-        f"95 % interval over {ablation['repeats']} paired repeats)",
+        f"95 % interval over {findings.paired_repeats(ablation)})",
         *(
             f"  {findings.effect_line(effect, ablation['held_out'])}"
             for effect in effects_of(ablation)
@@ -160,23 +160,32 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
 
 
 def _validation_lines(
-    trial: FrozenTrial, metric: str, winner: Mapping[str, Any] | None, validation: str
+    study: optuna.Study,
+    trial: FrozenTrial,
+    metric: str,
+    winner: Mapping[str, Any] | None,
+    validation: str,
 ) -> list[str]:
     """The winner's validation score, and that over the retrainings' epochs if they are others."""
+    pooled = "pooled over pixels" + (
+        " of each fold, mean over folds" if study.user_attrs["identity"]["folds"] > 1 else ""
+    )
     scores = {name: values[-1] for name, values in history_of(trial).items()}
     epochs = len(history_of(trial)["seconds"])
     lines = [
         f"Validation ({validation}, {plural(epochs, 'epoch')}; the best of many, so on the bright "
         "side)",
-        *_score_lines(metric, scores, "val"),
+        *_score_lines(metric, scores, "val", pooled),
     ]
     if winner and winner["epochs"] != epochs:
         lines.append(f"Validation of the same over the retrainings' {winner['epochs']} epochs")
-        lines += _score_lines(metric, winner["metrics"], "val")
+        lines += _score_lines(metric, winner["metrics"], "val", pooled)
     return lines
 
 
-def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> list[str]:
+def _test_lines(
+    study: optuna.Study, selection: Selection, metric: str, winner: Mapping[str, Any]
+) -> list[str]:
     """The winner's scores, what is no single model's, and how it compares with the report's."""
     openings = study.user_attrs["test_openings"]
     last = openings[-1]
@@ -197,8 +206,8 @@ def _test_lines(study: optuna.Study, metric: str, winner: Mapping[str, Any]) -> 
     if winner["compared_with"] is not None:
         other = study.get_trials(deepcopy=False)[winner["compared_with"]]
         lines.append(
-            f"Against {findings.describe(other)}, the report's best, retrained the same way "
-            f"(paired over {over})"
+            f"Against {findings.describe(other)}, {findings.reports_best(selection, winner)}, "
+            f"retrained the same way (paired over {over})"
         )
         for name in (metric, f"{metric}_pooled"):
             if f"difference_{name}" in scores:
@@ -227,8 +236,10 @@ def _within(scores: Mapping[str, float], name: str, sign: str = "") -> str:
     return f" [{scores[f'{name}_low']:{sign}.4f}, {scores[f'{name}_high']:{sign}.4f}]"
 
 
-def _score_lines(metric: str, scores: Mapping[str, float], prefix: str) -> list[str]:
-    labels = {metric: "mean over images", f"{metric}_pooled": "pooled over pixels"}
+def _score_lines(
+    metric: str, scores: Mapping[str, float], prefix: str, pooled: str = "pooled over pixels"
+) -> list[str]:
+    labels = {metric: "mean over images", f"{metric}_pooled": pooled}
     return [
         f"  {metric} {_with_spread(scores, f'{prefix}_{name}')}  ({label})"
         for name, label in labels.items()

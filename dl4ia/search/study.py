@@ -47,11 +47,12 @@ class Sampler(optuna.samplers.TPESampler):
     """Optuna's TPE with a random stream of its own for each trial.
 
     One stream would begin again on every start, and in every process, and repeat its first trials.
+    It begins to model after `startup_trials`, among which no point counts that was skipped.
     """
 
     def __init__(self, seed: int, startup_trials: int) -> None:
         super().__init__(n_startup_trials=startup_trials)
-        self._study_seed = seed
+        self._study_seed, self._startup_trials = seed, startup_trials
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Called by Optuna before it samples anything for `trial`."""
@@ -60,6 +61,10 @@ class Sampler(optuna.samplers.TPESampler):
             seed = derive_seed(self._study_seed, "sampler", trial.number)
             self._rng.rng.seed(seed)
             self._random_sampler._rng.rng.seed(seed)
+            # They ended as pruned ones, which Optuna's count takes for trials.
+            known = study.get_trials(deepcopy=False)
+            skipped = sum(is_skipped(each) and "point" not in each.user_attrs for each in known)
+            self._n_startup_trials = self._startup_trials + skipped
         super().before_trial(study, trial)
 
 
@@ -185,7 +190,7 @@ def _sampler_of(study: optuna.Study) -> Sampler:
 
 
 def check_identity(url: str, name: str, identity: Identity) -> None:
-    """Raise InputError where `name` is another study already, or is being run; writes nothing."""
+    """Raise InputError where `name` is another study already; writes nothing."""
     if not exists(url):
         return
     storage = open_storage(url)

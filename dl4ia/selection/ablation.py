@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.search_space import Point, Space, applies
 from dl4ia.selection.repeats import Repeats
 from dl4ia.statistics import Estimate, estimate
@@ -84,7 +84,7 @@ def ablate(
     """The effect of each choice of `winner`, largest first; those that failed last.
 
     turned: of `turned_back`. label: the winner's, for MLflow's runs. Raises TrialFailure where the
-    winner itself fails.
+    winner itself fails, and OutOfMemory where the memory runs out for any: not for good.
     """
     labels = {name: f"{label}, {name} turned back" for name in turned}
     points = {label: winner} | {labels[name]: point for name, point in turned.items()}
@@ -96,6 +96,8 @@ def ablate(
         try:
             for number, value in zip(repeats.numbers, values, strict=True):
                 differences.append(value - repeats.value(point, number, without, after_epoch))
+        except OutOfMemory:
+            raise
         except TrialFailure as error:
             failure = str(error)
         effect = Effect(name, winner[name], point[name], tuple(differences), failure)

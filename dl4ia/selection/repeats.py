@@ -44,8 +44,12 @@ class Repeats:
 
     @property
     def reused(self) -> int:
-        """How many of the splits are the search's own: of very few patients there are no others."""
-        known = {frozenset(split.validation) for split in self.objective.splits}
+        """How many of the splits are the search's own, or of the repeats that come before these.
+
+        Of very few patients there are no others.
+        """
+        earlier = [*self.objective.splits, *self.splits[: self.numbers.start]]
+        known = {frozenset(split.validation) for split in earlier}
         return sum(frozenset(split.validation) in known for split in self._splits)
 
     @property

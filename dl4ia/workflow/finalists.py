@@ -6,7 +6,7 @@ from functools import partial
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.report.findings import describe, effect_line
 from dl4ia.report.terminal import epoch_bar
 from dl4ia.search.pareto import knee_point, pareto_front
@@ -89,6 +89,11 @@ def run_ablation(session: Session, selection: Selection) -> None:
         label = f"trial {selection.winner}"
         try:
             effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
+        except OutOfMemory as failure:
+            raise InputError(
+                f"--ablate: {failure}; the study is intact: the same command goes on, once there "
+                "is more memory, or with fewer --workers"
+            ) from failure
         except TrialFailure as failure:
             raise InputError(
                 f"--ablate: {label} fails on fresh splits ({failure}), so that nothing can be "
@@ -98,6 +103,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
         "trial": selection.winner,
         "repeats": len(repeats),
         "first_repeat": repeats.numbers.start,
+        "reused": repeats.reused,
         "held_out": repeats.held_out,
         "baseline": session.searched.BASELINE,
         "effects": [asdict(effect) for effect in effects],

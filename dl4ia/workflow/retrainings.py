@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from dl4ia.environment import describe_code
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
 from dl4ia.report.terminal import epoch_bar
 from dl4ia.search.attributes import history_of
@@ -99,7 +99,9 @@ def retrain_report_model(session: Session, selection: Selection) -> list[Retrain
     try:
         return retrain(session, number, point, seeds, epochs)
     except InputError as error:
-        if not isinstance(error.__cause__, TrialFailure):
+        cause = error.__cause__
+        # For want of memory it failed at this moment, and may not at another.
+        if not isinstance(cause, TrialFailure) or isinstance(cause, OutOfMemory):
             raise
         print(f"The winner is compared with no report model: {error.__cause__}", flush=True)
         return []
@@ -144,7 +146,10 @@ def retraining_of(trial: int) -> Iterator[None]:
     try:
         yield
     except TrialFailure as failure:
+        advice = "more trials (--trials) may find a steadier winner"
+        if isinstance(failure, OutOfMemory):
+            advice = "the same command goes on, once there is more memory, or with fewer --workers"
         raise InputError(
             f"training trial {trial} again for its score failed ({failure}); the study is intact "
-            "and no test image was read: more trials (--trials) may find a steadier winner"
+            f"and no test image was read: {advice}"
         ) from failure

@@ -73,7 +73,7 @@ def score_winner(session: Session, selection: Selection) -> None:
         "compared_with": selection.report_model if others else None,
         "retrainings": histories,
         "command": this_command(),
-        "commits": sorted({retraining.code for retraining in retrainings}),
+        "commits": sorted({retraining.code for retraining in [*retrainings, *others]}),
         "test_fingerprint": test.fingerprint(),
         "start": start.isoformat(),
         "end": datetime.now().isoformat(),
