@@ -26,11 +26,27 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"--out {folder}: {problem}; name a folder that can be written to")
 
 
+def database_in(out: Path, name: str) -> str:
+    """The address of an SQLite file in --out; InputError where the address would mean another."""
+    _check_marks(f"--out {out}", str(out), "?%")
+    return f"sqlite:///{out / name}"
+
+
+def _check_marks(what: str, path: str, marks: str) -> None:
+    found = next((mark for mark in marks if mark in path), None)
+    if found:
+        raise InputError(
+            f"{what}: holds {found!r}, which in a database's address is no part of a name; name a "
+            "folder without it"
+        )
+
+
 def check_storage(url: str) -> None:
     """Raise InputError, in one line, where Optuna's database cannot be reached; writes nothing."""
     try:
         parsed = sqlalchemy.make_url(url)
         if parsed.get_backend_name() == "sqlite":
+            _check_marks(f"--storage {url}", url.partition("?")[0], "%")
             problem = _database_problem(parsed.database, "studies", "Optuna")
             if problem:
                 raise InputError(
@@ -57,6 +73,7 @@ def check_tracking(uri: str) -> None:
         problem = _server_problem(uri)
         todo = "start it with 'mlflow server', or use sqlite:///mlruns/mlflow.db"
     elif uri.startswith("sqlite:///"):
+        _check_marks(f"MLflow address '{uri}'", uri, "?%")
         problem = _database_problem(uri.removeprefix("sqlite:///"), "experiments", "MLflow")
         todo = "give another path, for example sqlite:///mlruns/mlflow.db"
     else:

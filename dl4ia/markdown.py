@@ -1,6 +1,8 @@
 """The elements of a Markdown text that shows words from outside as they are."""
 
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +40,10 @@ def around_marks(file: Path, name: str) -> tuple[str, str]:
     Raises InputError where the marks, or the file, are missing.
     """
     first, last = (f"<!-- {name}: {end} -->" for end in ("begin", "end"))
-    text = file.read_text(encoding="utf-8", errors="surrogateescape") if file.is_file() else ""
+    text = ""
+    if file.is_file():
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            text = opened.read()
     before, begin, rest = text.partition(first)
     _, end, after = rest.partition(last)
     if not begin or not end:
@@ -52,10 +57,14 @@ def around_marks(file: Path, name: str) -> tuple[str, str]:
 def write_between_marks(file: Path, name: str, text: str) -> None:
     """Replace what stands between the marks of `file`; raises InputError as `around_marks`."""
     before, after = around_marks(file, name)
-    unfinished = file.with_suffix(".part")
-    whole = "\n".join([before, text, after])
-    unfinished.write_text(whole, encoding="utf-8", errors="surrogateescape")
-    unfinished.replace(file)
+    end = "\r\n" if "\r\n" in before else "\n"
+    whole = end.join([before, *text.split("\n"), after])
+    place = file.resolve()  # of a link, what it leads to
+    unfinished = place.with_name(f".{place.name}.{os.getpid()}")
+    with unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
+        opened.write(whole)
+    shutil.copymode(place, unfinished)
+    unfinished.replace(place)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

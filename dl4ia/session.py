@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import optuna
 import torch
 
-from dl4ia.addresses import check_folder, check_storage, check_tracking, exists
+from dl4ia.addresses import check_folder, check_storage, check_tracking, database_in, exists
 from dl4ia.command_line.flags import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import fingerprint as split_fingerprint
@@ -135,8 +135,8 @@ def open_session(
     precision = training_precision(device, task.trains_in_low_precision)
     environment["precision"] = describe_precision(precision, device)
     name = arguments.study_name or f"{task.name}-{source.name}"
-    storage = arguments.storage or f"sqlite:///{arguments.out / 'optuna.db'}"
-    tracking_uri = arguments.tracking_uri or f"sqlite:///{arguments.out / 'mlflow.db'}"
+    storage = arguments.storage or database_in(arguments.out, "optuna.db")
+    tracking_uri = arguments.tracking_uri or database_in(arguments.out, "mlflow.db")
     if storage == tracking_uri:
         raise InputError(f"--storage and --tracking-uri are both {storage}; expected two databases")
     if arguments.objectives and arguments.objectives[0] != task.metric:
@@ -146,6 +146,10 @@ def open_session(
         )
     if arguments.knee and not arguments.objectives:
         raise InputError("--knee: expected --objectives too, such as weights besides the metric")
+    if arguments.ablate and arguments.objectives and not arguments.knee:
+        raise InputError("--ablate: of several objectives nobody wins; expected --knee too")
+    if arguments.gpus_per_worker is not None and not (arguments.ray or arguments.worker):
+        raise InputError("--gpus-per-worker: expected --ray too; other workers have a GPU each")
     points = _points_of(arguments, searched)
     check_folder(arguments.out)
     if not arguments.worker:  # whose study has asked; what is away for a moment does not end it

@@ -14,6 +14,11 @@ def score_behind(name: str) -> str | None:
     return found[1] if found else None
 
 
+def metric_name(name: str) -> str:
+    """As MLflow takes it: a class may be called anything."""
+    return re.sub(r"[^\w./ :-]", "_", name)
+
+
 def duration(seconds: float) -> str:
     """For example "12 s", "5 min", "1 h 20 min"."""
     if seconds < 90:

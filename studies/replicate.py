@@ -29,7 +29,7 @@ def run(flags: argparse.Namespace) -> None:
     tune_process()
     from report_tables import ILLUSTRATIONS, TABLES
 
-    from dl4ia.addresses import check_folder, check_tracking
+    from dl4ia.addresses import check_folder, check_tracking, database_in
     from dl4ia.markdown import around_marks
     from dl4ia.replication.benches import open_bench
     from dl4ia.replication.run import (
@@ -52,7 +52,7 @@ def run(flags: argparse.Namespace) -> None:
     if flags.readme:
         around_marks(flags.readme, MARK)
     check_folder(flags.out)
-    uri = flags.tracking_uri or f"sqlite:///{flags.out / 'mlflow.db'}"
+    uri = flags.tracking_uri or database_in(flags.out, "mlflow.db")
     check_tracking(uri)
     data = {"classification": (flags.digits, DIGITS), "segmentation": (flags.glands, GLANDS)}
     benches = {

@@ -28,6 +28,7 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     from dl4ia.data.dataset import Source
     from dl4ia.data.embedded import EmbeddedGlands
     from dl4ia.data.gland_folder import GlandFolder
+    from dl4ia.errors import InputError
     from dl4ia.session import Length
     from dl4ia.tasks.segmentation import SegmentationTask
     from dl4ia.workflow.whole_study import run_study
@@ -36,6 +37,8 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     folder = arguments.data or (FOLDER if FOLDER.is_dir() else None)
     source: Source
     if folder is None:
+        if flags.channels != "auto" or flags.image_shift is not None:
+            raise InputError(f"--channels, --image-shift: expected --data too, or a {FOLDER} here")
         source = EmbeddedGlands()
         length = Length(EMBEDDED_EPOCHS, EMBEDDED_RETRAINING_EPOCHS)
         print(

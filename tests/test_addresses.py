@@ -15,6 +15,7 @@ from dl4ia.addresses import (
     check_storage,
     check_tracked,
     check_tracking,
+    database_in,
     this_command,
 )
 from dl4ia.errors import InputError
@@ -29,6 +30,7 @@ from dl4ia.errors import InputError
         ("sqlite:///{}/text.db", "to be a database of Optuna's, and it is not"),
         ("sqlite:///{}/mlflow.db", "to be a database of Optuna's, and it is not"),
         ("sqlite:///:memory:", "expected a file"),
+        ("sqlite:///{}/a%20b.db", "holds '%', which in a database's address"),
     ],
 )
 def test_bad_storages_are_named_and_nothing_is_written(tmp_path: Path, url: str, said: str) -> None:
@@ -50,6 +52,15 @@ def test_usable_addresses_pass_and_write_nothing(
     check_tracking(f"sqlite:///{tmp_path}/empty.db")
     check_tracking(f"sqlite:///{tmp_path}/new/folder/mlflow.db")
     assert [path.name for path in tmp_path.iterdir()] == ["empty.db"]
+
+
+def test_a_database_lies_where_its_address_says() -> None:
+    assert database_in(Path("my runs"), "optuna.db") == "sqlite:///my runs/optuna.db"
+    for name in ("what?", "my%20runs"):
+        with pytest.raises(InputError, match=r"--out .*: holds '[?%]'"):
+            database_in(Path(name), "optuna.db")
+    with pytest.raises(InputError, match=r"holds '\?'"):
+        check_tracking("sqlite:///what?/mlflow.db")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

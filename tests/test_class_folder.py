@@ -411,6 +411,19 @@ def test_training_opens_no_test_file(folder: Path, cache: Path, decoded: list[Pa
         source.test()
 
 
+def test_classes_that_mlflow_could_not_tell_apart(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(InputError, match=r"c\+: MLflow, .* could not tell it from 'c#'"):
+        ClassFolder(make_folder(tmp_path / "signs", ("c#", "c+")), cache)
+    with pytest.raises(InputError, match="a name of 201 letters; expected at most 200"):
+        ClassFolder(make_folder(tmp_path / "long", ("a", "b" * 201)), cache)
+
+
+def test_a_link_to_nothing_is_named(folder: Path, cache: Path) -> None:
+    (folder / "Train" / "0" / "lost.png").symlink_to("nowhere.png")
+    with pytest.raises(InputError, match=r"lost.png: a link to nothing"):
+        ClassFolder(folder, cache).train()
+
+
 def test_a_name_is_made_of_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert source_name(Path("My  Digits_2/")) == "my-digits-2"
     assert source_name(Path("/")) == "data"

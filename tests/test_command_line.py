@@ -1,4 +1,5 @@
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,16 @@ def test_a_worker_imports_only_what_it_trains_with() -> None:
     )
     answer = run_code(code)
     assert answer.stdout == "set() True\n", answer.stderr
+
+
+def test_a_terminal_without_our_signs_is_no_mistake() -> None:
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), "--help"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0 and not ended.stderr and "?" in ended.stdout
 
 
 def test_help_shows_the_defaults_and_loads_no_torch() -> None:

@@ -41,7 +41,7 @@ def test_help(tmp_path: Path, command: str) -> None:
     [
         ([], "Missing command."),
         (["bets"], "No such command 'bets'."),
-        (["best", "segmentation", "--top", "0"], "'--top': 0 is not in the range x>=1."),
+        (["best", "segmentation", "--top", "0"], "'--top': 0 is not in the range 1<=x<=1000000."),
         (["best", "segmentation"], "mlruns/mlflow.db': no such database; run a study first"),
         (["predict", "x.png", "-o", "out"], "Missing option '--model'."),
         (["predict", "x.png", "--model", "m@champion", "-o", "out"], "x.png: no such file"),

@@ -123,6 +123,24 @@ def test_the_command_goes_on_after_what_it_cannot_read(gland_study: Path, tmp_pa
     assert again.stderr == ended.stderr and len(rows_of(folder / "out")) == 7
 
 
+def test_only_what_an_earlier_run_wrote_is_replaced(gland_study: Path, tmp_path: Path) -> None:
+    """Masks of the user's own are not, nor are pictures left of images that are no longer asked."""
+    test = sorted((gland_study / "Tiny Glands" / "Test").glob("image_*.png"))
+    out, own = tmp_path / "out", tmp_path / "own"
+    predict_images(test[:2], GLANDS, out, uri_of(gland_study))
+    predict_images(test[1:3], GLANDS, out, uri_of(gland_study))
+    for folder in ("masks", "overlays"):
+        assert {path.name for path in (out / folder).iterdir()} == {each.name for each in test[1:3]}
+    (own / "masks").mkdir(parents=True)
+    (own / "masks" / test[0].name).write_text("mine")
+    with pytest.raises(InputError, match=r"own/masks: holds files, and there is no predictions"):
+        predict_images(test, GLANDS, own, uri_of(gland_study))
+    (own / "predictions.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"predictions.csv: was written by something else"):
+        predict_images(test, GLANDS, own, uri_of(gland_study))
+    assert (own / "masks" / test[0].name).read_text() == "mine"
+
+
 def test_digits_are_those_of_the_model(digit_study: Path, tmp_path: Path) -> None:
     """With the study's own classes, one of which has a comma in its name."""
     folder = digit_study / "Three digits"

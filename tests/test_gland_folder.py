@@ -88,6 +88,32 @@ def test_the_test_part_is_read_from_test(folder: Path) -> None:
     np.testing.assert_allclose(test.images[1, 0].numpy(), expected, atol=1e-7)
 
 
+@pytest.mark.parametrize(("value", "missing"), [(0, "object"), (255, "background")])
+def test_labels_of_one_value_are_no_labels(folder: Path, value: int, missing: str) -> None:
+    """A network that marks nothing, or all, would be right everywhere."""
+    for number in range(1, 7):
+        pixels = np.full((HEIGHT, WIDTH), value, np.uint8)
+        save(folder / "Train" / f"label_{number:02d}.png", pixels)
+    with pytest.raises(InputError, match=f"Train: no label has any {missing} "):
+        GlandFolder(folder).train()
+    save(folder / "Train" / "label_03.png", gland(3))
+    assert len(GlandFolder(folder).train()) == 6
+
+
+def test_a_mask_in_the_transparency_is_told(folder: Path) -> None:
+    colour = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    save(folder / "Train" / "label_02.png", np.dstack([colour, gland(2)]))
+    with pytest.raises(InputError, match=r"label_02.png: one colour all over, with transparency"):
+        GlandFolder(folder).train()
+
+
+def test_negative_labels_are_told(folder: Path) -> None:
+    (folder / "Train" / "label_02.png").unlink()
+    Image.fromarray(-gland(2).astype(np.int32)).save(folder / "Train" / "label_02.tif")
+    with pytest.raises(InputError, match=r"label_02.tif: value -255; expected 0"):
+        GlandFolder(folder).train()
+
+
 def test_name_and_description_come_from_the_folder(folder: Path) -> None:
     source = GlandFolder(folder, "stain", 0.5)
     assert source.name == "my-glands"

@@ -133,6 +133,39 @@ def test_what_is_no_release_or_has_no_room_is_told(release: Path, tmp_path: Path
         count_images(tmp_path / "missing.zip", "testA")
 
 
+def test_whatever_is_damaged_in_a_zip_is_told(release: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "release.zip"
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(release.rglob("*.bmp")):
+            archive.write(file, file.name)
+        start = archive.getinfo("train_1.bmp").header_offset
+    content = whole.read_bytes()
+    for seed in range(20):
+        damaged = bytearray(content)
+        for place in np.random.default_rng(seed).integers(start + 50, start + 1500, 3):
+            damaged[place] ^= 0x55
+        whole.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be unpacked|cannot be read as an image"):
+            prepared(whole, tmp_path / "out")
+
+
+def test_an_empty_folder_may_be_the_current_one_or_a_link(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what lies beside it, whatever it is called, is not touched."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real.part").write_text("mine")
+    (tmp_path / "link").symlink_to("real")
+    assert prepared(release, tmp_path / "link") == {"Train": 6, "Test": 2}
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "Train").is_dir()
+    assert (tmp_path / "real.part").read_text() == "mine"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    prepared(release, Path())
+    assert (tmp_path / "here" / "Test" / "label_02.png").is_file()
+    assert (tmp_path / "here").stat().st_mode == (tmp_path / "release").stat().st_mode
+
+
 def test_a_cell_is_of_the_gland_that_covers_most_of_it() -> None:
     glands = np.zeros((4, 4), int)
     glands[:2, :2] = 7  # a whole cell

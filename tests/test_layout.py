@@ -144,6 +144,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "argparse",
         "atexit",
         "gc",
+        "io",
         "re",
         "signal",
         "sys",

@@ -1,13 +1,14 @@
 """Words from outside in a Markdown text, read back with a renderer."""
 
 import re
+from pathlib import Path
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from dl4ia.markdown import plain, table
+from dl4ia.markdown import plain, table, write_between_marks
 
 MARKS = st.text("\\`*_{}[]()<>#+-.!~=|&$:@;/\"' \t\n019awx", max_size=24)
 ANY = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=24)
@@ -62,3 +63,18 @@ def shown(inline: Token) -> str:
 def test_only_what_needs_it_is_escaped() -> None:
     for text in ("1.3 s, 2-fold (best: +0.05), model 1!", "exercise_1_4"):
         assert plain(text) == text
+
+
+def test_a_table_is_written_where_a_link_leads_with_its_line_ends(tmp_path: Path) -> None:
+    """And a file of another's beside it stays."""
+    whole = tmp_path / "README.md"
+    whole.write_bytes(b"Title\r\n<!-- x: begin -->\r\nold\r\n<!-- x: end -->\r\nMore\r\n")
+    whole.chmod(0o640)
+    (tmp_path / "README.part").write_text("mine")
+    (tmp_path / "link.md").symlink_to("README.md")
+    write_between_marks(tmp_path / "link.md", "x", "a\nb")
+    assert (tmp_path / "link.md").is_symlink()
+    expected = b"Title\r\n<!-- x: begin -->\r\na\r\nb\r\n<!-- x: end -->\r\nMore\r\n"
+    assert whole.read_bytes() == expected and whole.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "README.part").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 3

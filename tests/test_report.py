@@ -4,7 +4,12 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dl4ia.report.findings import leaderboard, paired_repeats, reports_best
+from dl4ia.report.findings import (
+    leaderboard,
+    nothing_turned_back,
+    paired_repeats,
+    reports_best,
+)
 from dl4ia.report.study_page import random_values
 from dl4ia.report.terminal import _runs_at, trial_line, unfinished
 from dl4ia.selection.ranking import Selection
@@ -77,6 +82,11 @@ def test_an_ablation_says_what_its_repeats_are() -> None:
     assert paired_repeats({"repeats": 5}) == "5 paired splits and seeds"  # of an older study
     said = paired_repeats({"repeats": 5, "reused": 2})
     assert said.startswith("5 paired splits and seeds (2 of the splits are earlier ones")
+
+
+def test_an_ablation_of_the_baseline_itself_says_so() -> None:
+    assert not nothing_turned_back({"baseline": "unet", "effects": [{}]})
+    assert "all of unet's choices" in nothing_turned_back({"baseline": "unet", "effects": []})
 
 
 def test_a_budget_buys_failures_too() -> None:

@@ -48,6 +48,14 @@ def test_a_search_alone_is_one_panel(folder: Path) -> None:
     assert len(pixels(picture, ACCENT)) and len(pixels(picture, REPORT))
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_all_alike_have_an_axis_too(folder: Path) -> None:
+    trials = pd.read_csv(folder / "trials.csv")
+    trials["value"] = 1.0
+    trials.to_csv(folder / "trials.csv", index=False)
+    assert len(pixels(drawn(folder), ACCENT))
+
+
 def test_each_file_has_a_panel_of_as_many_lines(folder: Path) -> None:
     low = drawn(folder).shape[0]
     pd.DataFrame(

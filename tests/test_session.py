@@ -56,6 +56,21 @@ def test_a_split_by_patient_needs_patients(tmp_path: Path, gland_folder: Path) -
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--objectives", "dice,weights", "--ablate"), "--ablate: .* expected --knee too"),
+        (("--gpus-per-worker", "0.5"), "--gpus-per-worker: expected --ray too"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(
+    tmp_path: Path, gland_folder: Path, flags: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        open_in(tmp_path / "out", gland_folder, *flags)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failed_retraining_is_told_in_one_line() -> None:
     with (
         pytest.raises(InputError, match="training trial 3 again .*epoch 2: out of memory") as told,

@@ -3,6 +3,7 @@
 import math
 import shutil
 import sqlite3
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ import pytest
 import requests
 import torch
 from mlflow import MlflowClient
+from mlflow.tracking._tracking_service import utils
 
 from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.tracking.runs import DatasetRecord, RunRecord
@@ -208,6 +210,37 @@ def test_a_new_database_is_made_in_silence_and_nothing_else(
     tracker.log_files(run, [file], "texts")
     assert capfd.readouterr() == ("", "")
     assert {path.name for path in tmp_path.iterdir()} == {"new", "artifacts", "text.txt"}
+
+
+def test_a_moved_folder_is_written_into_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old's", tmp_path / "new"
+    artifacts = Path("artifacts", "mlflow")
+
+    def opened(folder: Path) -> Tracker:
+        return Tracker(f"sqlite:///{folder}/mlflow.db", "segmentation", folder / artifacts)
+
+    (tmp_path / "a.txt").write_text("text")
+    first = opened(old).write(TRIAL, None, None)
+    opened(old).log_files(first, [tmp_path / "a.txt"], "texts")
+    old.rename(new)
+    monkeypatch.setattr(utils, "_artifact_repos_cache", OrderedDict())  # as in a new process
+    tracker = opened(new)
+    tracker.log_files(first, [tmp_path / "a.txt"], "more")
+    tracker.log_files(tracker.write(TRIAL, None, None), [tmp_path / "a.txt"], "texts")
+    assert not old.exists()
+    assert len(list(new.rglob("a.txt"))) == 3
+    client = MlflowClient(f"sqlite:///{new}/mlflow.db")
+    assert client.list_artifacts(first, "texts")[0].path == "texts/a.txt"
+
+
+def test_a_database_of_several_folders_keeps_its_places(tmp_path: Path) -> None:
+    uri, (one, two) = f"sqlite:///{tmp_path}/db/mlflow.db", (tmp_path / "one", tmp_path / "two")
+    for folder in (one, two):
+        Tracker(uri, "segmentation", folder / "artifacts" / "mlflow")
+    found = MlflowClient(uri).get_experiment_by_name("segmentation")
+    assert found is not None and found.artifact_location == str(one / "artifacts" / "mlflow")
 
 
 def test_two_studies_may_begin_at_once(tmp_path: Path) -> None:

@@ -182,7 +182,8 @@ def test_files_and_folders(tmp_path: Path) -> None:
     places = [tmp_path / "a.png", tmp_path / "b", tmp_path / "a.png", tmp_path / "b" / "2.PNG"]
     found = find_images(places, skipped=[tmp_path / "b" / "masks"])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["a.png", "b/2.PNG", "b/c/1.jpg", "b/image_1.png", "b/label_2.png"]
+    expected = ["b/2.PNG", "b/c/1.jpg", "b/gone.png", "b/image_1.png", "b/label_2.png"]
+    assert names == ["a.png", *expected]  # the one that is gone is told when it is opened
 
 
 def test_labels_in_capitals_are_labels(tmp_path: Path) -> None:
@@ -196,6 +197,48 @@ def test_a_name_that_nothing_could_show(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"gr\xfcn.png")).touch()
     with pytest.raises(InputError, match="gr�n.png: its name is not in UTF-8; .*: rename it"):
         find_images([tmp_path])
+
+
+def test_what_an_earlier_run_wrote_is_no_image(tmp_path: Path) -> None:
+    masks = tmp_path / "out" / "masks"
+    masks.mkdir(parents=True)
+    Image.fromarray(RGB).save(masks / "a.png")
+    for place in (masks, masks / "a.png"):
+        with pytest.raises(InputError, match="is of what an earlier run wrote there; expected"):
+            find_images([place], (masks,))
+
+
+def test_links_to_nothing_are_named_and_those_to_folders_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(RGB).save(tmp_path / "elsewhere" / "a.png")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "lost.png").symlink_to("nowhere.png")
+    (found,) = find_images([tmp_path / "in"])
+    with pytest.raises(InputError, match=r"lost.png: cannot be read"):
+        read_unlabelled(found, 3, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into any folder")
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(0o000)
+    with pytest.raises(InputError, match="closed: cannot be looked into"):
+        find_images([tmp_path])
+
+
+def test_colours_of_16_bits_in_planes_are_refused(tmp_path: Path) -> None:
+    """As tifffile and scikit-image write an array with the channels first."""
+    import tifffile
+
+    values = np.random.default_rng(0).integers(0, 1 << 16, (3, HEIGHT, WIDTH), np.uint16)
+    for planes in ("separate", "contig"):
+        file = tmp_path / f"{planes}.tif"
+        shown = values if planes == "separate" else values.transpose(1, 2, 0)
+        tifffile.imwrite(file, shown, photometric="rgb", planarconfig=planes)
+        with pytest.raises(InputError, match="colours of 16 bits a channel; expected 8"):
+            read_unlabelled(file, 3, 1)
+    tifffile.imwrite(file, RGB.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    assert (read_unlabelled(file, 3, 1) == RGB).all()
 
 
 def test_a_place_without_an_image(tmp_path: Path) -> None:

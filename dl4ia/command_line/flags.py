@@ -14,7 +14,7 @@ from dl4ia.command_line.flag_types import (
     study_name,
     whole_number,
 )
-from dl4ia.command_line.process import end_with_parent, run_and_exit
+from dl4ia.command_line.process import end_with_parent, print_anything, run_and_exit
 from dl4ia.text import printable
 
 
@@ -264,6 +264,7 @@ def run(
     parser: OneLineParser, study: Callable[[StudyArguments, argparse.Namespace], None]
 ) -> NoReturn:
     """Parse, run, and exit as `run_and_exit` does."""
+    print_anything()
     arguments, flags = parse(parser)
 
     def work() -> None:

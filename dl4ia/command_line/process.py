@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import os
 import signal
 import sys
@@ -20,11 +21,19 @@ GRACE = 5.0  # seconds that a worker has to end by itself
 _stopping = False
 
 
+def print_anything() -> None:
+    """What a terminal's encoding has not is written as a question mark, and ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
     """Exit status 0, 2 for a user's mistake (one line), 130 after Ctrl-C or SIGTERM.
 
     stopped: what is said after Ctrl-C.
     """
+    print_anything()
     # Else Python looks once more, as it ends, through the million objects of torch and the others
     # for those that nobody needs: five seconds on a busy machine.
     atexit.register(gc.freeze)
@@ -35,6 +44,10 @@ def run_and_exit(work: Callable[[], None], stopped: str = STOPPED) -> NoReturn:
         work()
     except InputError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("error: nobody reads the output any more", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder taken away
         print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)

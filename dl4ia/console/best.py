@@ -4,7 +4,7 @@ import pandas as pd
 
 from dl4ia.errors import InputError
 from dl4ia.text import table
-from dl4ia.tracking.reading import TrackedRun, best_trials
+from dl4ia.tracking.reading import TrackedRun, best_trials, study_names
 
 # Of each task its metric; asking the tasks themselves would import torch, for two seconds.
 METRICS = {"segmentation": "val_dice", "classification": "val_accuracy"}
@@ -30,12 +30,16 @@ def best_runs(
     weights (how many), seconds (of the whole trial), point (the report's or reference model's name,
     or ""), every hyperparameter (missing where the trial has none), commit and run_id.
 
-    Raises InputError where there is no such database or experiment, or `where` is not understood.
+    Raises InputError where there is no such database, experiment or study, or `where` is not
+    understood.
     """
     if experiment not in METRICS:
         raise InputError(f"experiment '{experiment}': expected {' or '.join(METRICS)}")
     metric = METRICS[experiment]
     runs = best_trials(tracking_uri, experiment, metric, top, study, where)
+    if study and not runs and study not in (known := study_names(tracking_uri, experiment)):
+        names = ", ".join(known) or "none"
+        raise InputError(f"--study {study}: no such study in {experiment}; there is {names}")
     rows = [_row(rank, run, metric) for rank, run in enumerate(runs, start=1)]
     frame = pd.DataFrame(rows, columns=None if rows else ["rank", "study", "trial", metric])
     frame = frame[[name for name in frame if name not in LAST] + [n for n in LAST if n in frame]]

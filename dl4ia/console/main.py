@@ -1,5 +1,6 @@
 """The commands and their flags. Imports nothing heavy: `--help` answers at once."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -11,6 +12,8 @@ from dl4ia.environment import tune_process
 from dl4ia.errors import InputError
 
 OUT = Path("mlruns")
+MOST_LISTED = 1_000_000  # trials
+LARGEST_SIZE = 4096  # pixels of a side
 TRACKING_URI = f"sqlite:///{OUT / 'mlflow.db'}"
 
 tracking_uri = click.option(
@@ -42,7 +45,9 @@ def commands() -> None:
 
 @commands.command()
 @click.argument("experiment")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@click.option(
+    "--top", type=click.IntRange(1, MOST_LISTED), default=10, show_default=True, metavar="N"
+)
 @click.option("--study", metavar="NAME", help="Only its trials.  [default: all studies']")
 @click.option(
     "--where",
@@ -94,7 +99,7 @@ def best(
     required=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Where everything is written; what an earlier run wrote there is replaced.",
+    help="Where everything is written, instead of what an earlier run wrote there.",
 )
 @click.option(
     "--batch",
@@ -119,7 +124,8 @@ def predict(
 
     Images are read as the study read its own: grey, two stains (red and green, blue 0), RGB or
     RGBA (otherwise transparency is ignored), and moved by its --image-shift. Of folders PNG, JPEG,
-    TIFF and BMP files are taken; a file that is named may also be GIF or WebP. 8 bits a channel,
+    TIFF and BMP files are taken, and links to folders are not followed; a file that is named may
+    also be GIF or WebP. 8 bits a channel,
     turned as their EXIF says; of several pages the first is read. What cannot be read is named at
     the end and in predictions.csv, the others go on, and the exit status is 1.
     """
@@ -138,11 +144,12 @@ def predict(
 @tracking_uri_in_out
 def ui(out: Path, storage: str | None, tracking_uri: str | None) -> None:
     """Open optuna-dashboard and MLflow's pages on free ports of this machine, until Ctrl-C."""
+    from dl4ia.addresses import database_in
     from dl4ia.console.ui import serve
 
     serve(
-        storage or f"sqlite:///{out / 'optuna.db'}",
-        tracking_uri or f"sqlite:///{out / 'mlflow.db'}",
+        storage or database_in(out, "optuna.db"),
+        tracking_uri or database_in(out, "mlflow.db"),
         out / "artifacts" / "optuna",
     )
 
@@ -158,13 +165,14 @@ def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -
     After MLflow was away, or into a new database. What is there is left alone, so that it may be
     run at any time. The winner and its model are written by the study's own command.
     """
+    from dl4ia.addresses import database_in
     from dl4ia.console.sync import sync_study
 
     click.echo(
         sync_study(
             study,
-            storage or f"sqlite:///{out / 'optuna.db'}",
-            tracking_uri or f"sqlite:///{out / 'mlflow.db'}",
+            storage or database_in(out, "optuna.db"),
+            tracking_uri or database_in(out, "mlflow.db"),
             out,
         )
     )
@@ -198,13 +206,14 @@ def results(study: str, folder: Path, readme: Path | None, out: Path, storage: s
     glance; the study itself as optuna.db, to look into or to go on with elsewhere. None of the
     data's images, no weights.
     """
+    from dl4ia.addresses import database_in
     from dl4ia.console.results import write_results
     from dl4ia.console.results_page import summary_table
     from dl4ia.markdown import around_marks, write_between_marks
 
     if readme is not None:
         around_marks(readme, "results")
-    files = write_results(study, storage or f"sqlite:///{out / 'optuna.db'}", folder)
+    files = write_results(study, storage or database_in(out, "optuna.db"), folder)
     if readme is not None:
         write_between_marks(readme, "results", summary_table(folder))
         files.append(readme)
@@ -220,7 +229,11 @@ def data() -> None:
 @click.argument("release", metavar="ZIP_OR_DIR", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
-    "--size", type=click.IntRange(min=16), default=128, show_default=True, metavar="PIXELS"
+    "--size",
+    type=click.IntRange(16, LARGEST_SIZE),
+    default=128,
+    show_default=True,
+    metavar="PIXELS",
 )
 @click.option(
     "--split",
@@ -248,7 +261,8 @@ def prepare_glas(release: Path, out: Path, size: int, split: str) -> None:
     with tqdm(total=count_images(release, split), unit="image", disable=None, leave=False) as bar:
         counts = prepare(release, out, size, split, bar.update)
     click.echo(f"{out}: {counts['Train']} training and {counts['Test']} test images")
-    click.echo(f"Search a network for them:  python studies/segmentation.py --data {out}")
+    place = shlex.quote(str(out))
+    click.echo(f"Search a network for them:  python studies/segmentation.py --data {place}")
 
 
 def main() -> NoReturn:

@@ -44,16 +44,20 @@ def predict_images(
     Raises InputError where there is no such model or image, or `out` cannot be written.
     """
     check_folder(out)
+    earlier = _earlier_run(out)
     files = find_images(places, skipped=(out / MASKS, out / OVERLAYS))
     winner = load_winner(tracking_uri, model)
     glands = len(winner.output) == 3
     prediction = GlandPrediction(winner, out) if glands else DigitPrediction(winner)
     out.mkdir(parents=True, exist_ok=True)
+    for path in earlier:
+        path.unlink(missing_ok=True)
     failures = []
     # A name that is no text is written as its bytes.
     with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
         writer = csv.DictWriter(opened, ("file", *prediction.columns, "error"))
         writer.writeheader()
+        opened.flush()  # whatever becomes of this run, the next one knows the folder
         read = ((path, _opened(prediction, path)) for path in files)
         answered = in_batches(read, winner.network, batch or prediction.batch)
         for path, work in tqdm(answered, total=len(files), unit="image", disable=None):
@@ -66,6 +70,29 @@ def predict_images(
         f"{plural(len(files) - len(failures), 'image')} predicted by {winner.name}: {out / TABLE}"
     )
     return failures
+
+
+def _earlier_run(out: Path) -> list[Path]:
+    """What an earlier run has written into `out`, to be replaced.
+
+    Raises InputError where there are files that none can have: they would be lost.
+    """
+    table = out / TABLE
+    if table.exists():
+        with table.open(newline="", encoding="utf-8", errors="replace") as opened:
+            rows = csv.DictReader(opened)
+            columns = rows.fieldnames or ["file", "error"]  # an empty file was cut off
+            if (columns[0], columns[-1]) != ("file", "error"):
+                raise InputError(f"{table}: was written by something else; give another -o")
+            names = [Path(row["mask"]).name for row in rows if row.get("mask")]
+        return [out / folder / name for name in names for folder in (MASKS, OVERLAYS)]
+    for folder in (MASKS, OVERLAYS):
+        if (out / folder).is_dir() and any((out / folder).iterdir()):
+            raise InputError(
+                f"{out / folder}: holds files, and there is no {TABLE} of an earlier run beside; "
+                "give another -o"
+            )
+    return []
 
 
 def _opened(prediction: "GlandPrediction | DigitPrediction", path: Path) -> Any:

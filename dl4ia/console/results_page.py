@@ -85,7 +85,10 @@ def results_page(
             table(findings.finalists(study, selection)),
         ]
     ablation = findings.ablation_of(study, chosen.number)
-    if ablation is not None:
+    nothing = findings.nothing_turned_back(ablation) if ablation else ""
+    if nothing:
+        lines += ["", "## What each choice buys", "", plain(nothing)]
+    elif ablation is not None:
         lines += [
             "",
             "## What each choice buys",
@@ -205,9 +208,12 @@ def _of_no_single_model(scores: Mapping[str, float], seeds: int, name: str) -> s
 def read_record(file: Path) -> dict[str, Any]:
     """A study.json; raises InputError where it is none."""
     try:
-        record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        # Of a study without a test score none are asked for.
+        if "scores" in record and f"test_{record['metric']}" not in record["scores"]:
+            raise ValueError(f"no test score of {record['metric']}")
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{file}: is not of `dl4ia results` ({first_line(error)}); write it anew, or delete it"
         ) from error
-    return record
+    return dict(record)

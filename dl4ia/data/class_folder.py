@@ -12,10 +12,11 @@ from dl4ia.data.image_cache import ImageCache
 from dl4ia.data.images import SUFFIXES, check_name, describe_contents, source_name
 from dl4ia.data.pixels import Pixels, read_pixels
 from dl4ia.errors import InputError
-from dl4ia.text import score_behind
+from dl4ia.text import metric_name, score_behind
 
 FEWEST_CLASSES = 2
 FEWEST_IMAGES = 5  # of a class: one for validation in an 80/20 split
+LONGEST_NAME = 200  # letters of a class: MLflow allows 250 for a metric, which says more
 SMALLEST_SIDE = 8  # pixels: two poolings leave two
 
 
@@ -101,10 +102,12 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
                 for path in place.iterdir()
                 if path.suffix.lower() in SUFFIXES
                 and not path.name.startswith(".")
-                and path.is_file()
+                and not path.is_dir()
             )
             for path in found[place.name]:
                 check_name(path)
+                if not path.is_file():
+                    raise InputError(f"{path}: a link to nothing, or no file: replace or remove it")
             if not found[place.name]:
                 raise InputError(
                     f"{place}: no images in it, but {describe_contents(place)}; expected "
@@ -131,7 +134,19 @@ def _check_classes(folder: Path, found: dict[str, dict[str, list[Path]]]) -> Non
             f"{folder / 'Train'}: only class {next(iter(found['Train']))!r}; expected at least "
             f"{FEWEST_CLASSES} class folders"
         )
+    known: dict[str, str] = {}
     for name in found["Train"]:
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"{folder / 'Train' / name}: a name of {len(name)} letters; expected at most "
+                f"{LONGEST_NAME}: rename the folder in both parts"
+            )
+        other = known.setdefault(metric_name(name), name)
+        if other != name:
+            raise InputError(
+                f"{folder / 'Train' / name}: MLflow, which knows no such signs, could not tell it "
+                f"from {other!r}; expected another name: rename the folder in both parts"
+            )
         score = score_behind(name)
         if score in found["Train"]:
             raise InputError(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy import ndimage
 
 from dl4ia.data.dataset import Dataset
@@ -39,7 +40,8 @@ class GlandFolder:
         """Find both parts, their pairs by name and whose they are; no test file is opened."""
         if not folder.is_dir():
             raise InputError(
-                f"{folder}: no such folder; expected one with Train/ and Test/ inside: "
+                f"{folder}: {'is no' if folder.exists() else 'no such'} folder; expected one with "
+                "Train/ and Test/ inside: "
                 "give another one"
             )
         train_names, test_names = (_names(_pairs(folder / part)) for part in ("Train", "Test"))
@@ -89,7 +91,13 @@ class GlandFolder:
             for file, found in ((image, pixels.shape[:2]), (label, numbers.shape)):
                 _check_size(file, found, first, size)
         stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
-        masks = np.stack([numbers > 0 for numbers in labels])  # (N, H, W)
+        masks = np.stack([numbers != 0 for numbers in labels])  # (N, H, W)
+        if part == "Train" and masks.all() == masks.any():
+            missing, value = ("background", "0") if masks.all() else ("object", "another value")
+            raise InputError(
+                f"{self.folder / part}: no label has any {missing} ({value}); expected 0 where "
+                "there is background, and objects in some labels at least"
+            )
         instances = _read_instances(pairs, masks)
         if instances is None:
             instances = _numbered_in(labels)
@@ -126,7 +134,8 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     """(image, label) paths in the order of their names; every one has its partner."""
     if not folder.is_dir():
         raise InputError(
-            f"{folder}: no such folder; expected image_NN.png and label_NN.png files in it"
+            f"{folder}: no such folder; expected image_NN.png and label_NN.png files in it, and "
+            f"{folder.parent} has: {describe_contents(folder.parent)}"
         )
     images, labels = _numbered(folder, "image"), _numbered(folder, "label")
     if not images:
@@ -169,6 +178,8 @@ def _read_label(path: Path) -> np.ndarray:
     pixels = _read_numbers(path)
     values = np.unique(pixels).tolist()
     glands = [value for value in values if value != 0]
+    if values[0] < 0:
+        raise InputError(f"{path}: value {values[0]}; expected 0 (background) and larger ones")
     if len(glands) > 1 and glands != list(range(1, len(glands) + 1)):
         jpeg = ": save it as PNG" if path.suffix.lower() in (".jpg", ".jpeg") else ""
         raise InputError(
@@ -215,9 +226,22 @@ def _read_instances(pairs: list[tuple[Path, Path]], masks: np.ndarray) -> np.nda
     return np.stack(numbered)
 
 
+def _check_is_no_alpha_mask(path: Path, image: Image.Image) -> None:
+    """Of one colour all over, and transparent here and there: the transparency is the mask."""
+    if image.mode not in ("LA", "RGBA"):
+        return
+    *colours, alpha = (np.unique(np.array(channel)) for channel in image.split())
+    if len(alpha) > 1 and all(len(colour) == 1 for colour in colours):
+        raise InputError(
+            f"{path}: one colour all over, with transparency; expected 0 (background) and 255 "
+            "(gland): save the transparency as grey"
+        )
+
+
 def _read_numbers(path: Path) -> np.ndarray:
     """(H, W), one whole number a pixel."""
     image = open_image(path)
+    _check_is_no_alpha_mask(path, image)
     kind = f"{image.mode}, a palette of colours" if image.mode in ("P", "PA") else image.mode
     if image.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
         image = image.convert("RGB")

@@ -7,9 +7,12 @@ and `Grade.csv`.
 
 import csv
 import io
+import os
 import re
 import shutil
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +57,12 @@ def prepare_glas(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already; expected a new or an empty folder")
-    unfinished = out.with_name(f"{out.name}.part")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        place = out.resolve()  # of a link, what it leads to
+        place.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}-"))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({first_line(error)})") from error
     try:
         found = _find(release, unfinished / "release")
         patients = _read_grades(found)
@@ -76,14 +83,22 @@ def prepare_glas(
             with (unfinished / FILE).open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows([(*COLUMNS, "grade", "subtype"), *rows])
         shutil.rmtree(unfinished / "release", ignore_errors=True)
-        if out.exists():
-            out.rmdir()
-        unfinished.replace(out)
+        unfinished.chmod(0o777 & ~_umask())
+        if place.exists():
+            place.rmdir()
+        unfinished.replace(place)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({first_line(error)})") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return counts
+
+
+def _umask() -> int:
+    """What is kept from others in new files; a temporary folder is kept from them altogether."""
+    known = os.umask(0)
+    os.umask(known)
+    return known
 
 
 def count_images(release: Path, split: str) -> int:
@@ -123,7 +138,7 @@ def _find(release: Path, unpacked: Path) -> Release:
             try:
                 with archive.open(member) as source, files[name].open("wb") as target:
                     shutil.copyfileobj(source, target)
-            except (zipfile.BadZipFile, RuntimeError, EOFError) as error:
+            except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
                 raise InputError(
                     f"{release}: {member.filename} cannot be unpacked ({first_line(error)}); "
                     "fetch the release again"

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 
 from dl4ia.errors import InputError
 
@@ -51,9 +52,15 @@ def check_name(path: Path) -> None:
 
 def _is_cut_to_8_bits(image: Image.Image) -> bool:
     """Whether an image that is not loaded yet has more bits than what it is loaded as."""
+    if image.mode.startswith(("I", "F")):
+        return False
+    # Of planes one after the other the tiles do not tell.
+    bits = image.tag_v2.get(BITSPERSAMPLE, ()) if isinstance(image, TiffImageFile) else ()
+    if any(each > 8 for each in bits):
+        return True
     known = [tile[3] for tile in getattr(image, "tile", ())]
     raw = [each[0] if isinstance(each, tuple) else each for each in known if each]
-    return not image.mode.startswith("I") and any(";16" in str(each) for each in raw)
+    return any(";16" in str(each) for each in raw)
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Images without labels, to be predicted: found in files and folders, read as a study's were."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +15,20 @@ def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Pa
     """The files among `places`, and the images in and below its folders, each once.
 
     Hidden files, labels (label_NN and instances_NN beside image_NN) and what is in the folders
-    `skipped` are passed over. Raises InputError where a place is missing, or a folder has no image.
+    `skipped` are passed over. Raises InputError where a place is missing or in one of these, or a
+    folder has no image or cannot be read.
     """
     outside = {folder.resolve() for folder in skipped}
     found: dict[Path, None] = {}
     for place in places:
+        whole = place.resolve()
+        if outside & {whole, *whole.parents}:
+            raise InputError(
+                f"{place}: is of what an earlier run wrote there; expected other images, or "
+                "another -o"
+            )
         if place.is_dir():
-            files = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
+            files = [path for path in _below(place) if path.suffix.lower() in SUFFIXES]
             stems = {path.with_suffix("") for path in files}
             images = [path for path in files if _is_image(path, place, stems, outside)]
             if not images:
@@ -36,6 +44,19 @@ def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Pa
             check_name(path)
         found |= dict.fromkeys(images)
     return list(found)
+
+
+def _below(place: Path) -> list[Path]:
+    """All files in a folder and those below it, sorted; links to folders are not followed."""
+
+    def tell(error: OSError) -> None:
+        raise InputError(
+            f"{error.filename}: cannot be looked into ({error.strerror}); expected a folder that "
+            "can be read"
+        ) from error
+
+    walk = os.walk(place, onerror=tell)
+    return sorted(Path(folder, name) for folder, _, names in walk for name in names)
 
 
 def read_unlabelled(path: Path, channels: int, smallest_side: int) -> Pixels:
@@ -55,7 +76,7 @@ def read_unlabelled(path: Path, channels: int, smallest_side: int) -> Pixels:
 
 def _is_image(path: Path, place: Path, stems: set[Path], outside: set[Path]) -> bool:
     """stems: of all files that may be images, without their ends."""
-    if not path.is_file() or any(part.startswith(".") for part in path.relative_to(place).parts):
+    if any(part.startswith(".") for part in path.relative_to(place).parts):
         return False
     kind, _, number = path.stem.partition("_")
     if kind in LABELS and path.with_name(f"image_{number}") in stems:

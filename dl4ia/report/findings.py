@@ -81,7 +81,7 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
     if selection.reused:
         said += (
             f"; {selection.reused} of the {selection.repeats} splits are the search's own, for so "
-            "few patients can hardly be dealt out otherwise"
+            "few can hardly be dealt out otherwise"
         )
     return said
 
@@ -138,12 +138,19 @@ def ablation_of(study: optuna.Study, winner: int) -> dict[str, Any] | None:
     return ablation if ablation.get("trial") == winner else None
 
 
+def nothing_turned_back(ablation: Mapping[str, Any]) -> str:
+    """Why an ablation has no effects; "" where it has some."""
+    if ablation["effects"]:
+        return ""
+    return f"The winner has all of {ablation['baseline']}'s choices: there is none to turn back."
+
+
 def paired_repeats(ablation: Mapping[str, Any]) -> str:
     """What an ablation's effects are means over."""
     reused = ablation.get("reused", 0)  # not recorded in older studies
     count = plural(ablation["repeats"], "paired split and seed", "paired splits and seeds")
     earlier = (
-        "of the splits are earlier ones, for so few patients can hardly be dealt out otherwise"
+        "of the splits are earlier ones, for so few can hardly be dealt out otherwise"
     )
     return count + (f" ({reused} {earlier})" if reused else "")
 

@@ -155,7 +155,7 @@ def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[s
         return []
     unlike = "that it never used"
     if selection.reused:
-        unlike = f"({selection.reused} of the splits are its own: of so few patients)"
+        unlike = f"({selection.reused} of the splits are its own, of so few)"
     parts = [
         html.heading("Finalists"),
         html.paragraph(
@@ -254,6 +254,9 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
     ablation = findings.ablation_of(study, winner)
     if ablation is None:
         return []
+    nothing = findings.nothing_turned_back(ablation)
+    if nothing:
+        return [html.heading("What each choice buys"), html.paragraph(nothing)]
     effects = effects_of(ablation)
     failed = [findings.effect_line(each, ablation["held_out"]) for each in effects if each.failure]
     return [

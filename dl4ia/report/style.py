@@ -17,5 +17,5 @@ def value_range(values: Sequence[float]) -> tuple[float, float]:
     low = max(lowest, best - 3 * (best - statistics.median(values)))
     if low == best:  # more than half of them are the best one's
         low = lowest
-    room = 0.06 * (best - low)
+    room = 0.06 * (best - low) or 0.01  # all are alike
     return low - room, best + room

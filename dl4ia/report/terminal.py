@@ -148,6 +148,9 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
     ablation = findings.ablation_of(study, winner)
     if ablation is None:
         return []
+    nothing = findings.nothing_turned_back(ablation)
+    if nothing:
+        return ["", f"Ablation: {nothing}"]
     return [
         "",
         f"Ablation: what each choice buys, turned back alone to {ablation['baseline']}'s (mean and "
@@ -217,11 +220,12 @@ def _test_lines(
                     f"(from {scores[f'report_{name}']:.4f}); "
                     f"P(winner better) {findings.p_better(scores, name)}"
                 )
+    folder = Path(winner["scores"]).parent  # elsewhere, where the study was gone on with by itself
     return [
         *lines,
         f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
         f"{describe_code(last, 10)}",
-        f"  pictures, scores of every image: {Path(winner['pictures'][0]).parent}",
+        *[f"  pictures, scores of every image: {folder}"] * folder.exists(),
     ]
 
 

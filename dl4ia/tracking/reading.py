@@ -77,6 +77,17 @@ def best_trials(
         ]
 
 
+def study_names(uri: str, experiment: str) -> list[str]:
+    """Of all studies in an experiment; none where there is no such."""
+    with _reading(uri) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        query, order = "tags.`dl4ia.kind` = 'study'", "attributes.start_time"
+        runs = search_runs(client, found.experiment_id, query, order, RUNS_PER_PAGE)
+        return sorted({run.data.tags["dl4ia.study"] for run in runs})
+
+
 def load_winner(uri: str, reference: str) -> Winner:
     """The registered model `NAME@ALIAS` or `NAME/VERSION`; nothing in it is unpickled or run.
 
@@ -93,7 +104,8 @@ def load_winner(uri: str, reference: str) -> Winner:
         source = str(version.source)
         if source.startswith("/") and not Path(source).is_dir():
             raise InputError(
-                f"{label}: its files are not in {source} any more; bring them back there"
+                f"{label}: its files are not in {source} any more; bring them back there, or, "
+                "where all of --out was moved, give the study's command once more: it finds them"
             )
         folder = Path(mlflow.artifacts.download_artifacts(source, tracking_uri=uri))
         signature = Model.load(str(folder)).signature
@@ -119,7 +131,9 @@ def _find_version(client: MlflowClient, uri: str, reference: str) -> ModelVersio
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         known = [model.name for model in client.search_registered_models(max_results=MOST_NAMED)]
-        models = f"it has {', '.join(known)}" if known else "a finished study registers its winner"
+        models = "a finished study registers its winner, or its command once more"
+        if known:
+            models = f"it has {', '.join(known)}"
         more = ", …" if len(known) == MOST_NAMED else ""
         raise InputError(
             f"--model {reference}: no model {name!r} in MLflow at '{hide_password(uri)}'; "

@@ -5,7 +5,6 @@ One process writes a study, by one `Tracker`, and each trial when it has ended.
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -35,6 +34,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dl4ia.addresses import hide_password
 from dl4ia.errors import InputError, TrackingError, first_line
+from dl4ia.text import metric_name
+from dl4ia.tracking.moving import follow_move
 from dl4ia.tracking.runs import WRITTEN_AT_ONCE, DatasetRecord, Kind, RunRecord, Status
 from dl4ia.tracking.search import of_study, search_runs
 
@@ -78,10 +79,13 @@ class Tracker:
         """
         self._study_id, shown = study_id, hide_password(uri)
         try:
+            database = Path(uri.removeprefix("sqlite:///"))
             if uri.startswith("sqlite:///"):
-                _create_database(Path(uri.removeprefix("sqlite:///")))
+                _create_database(database)
             self._client = MlflowClient(uri, registry_uri=uri)
             found = self._client.get_experiment_by_name(experiment)
+            if found is not None and uri.startswith("sqlite:///"):
+                follow_move(database, found.artifact_location, artifacts)
             if found is None:
                 folder = str(artifacts.resolve()) if uri.startswith("sqlite:") else None
                 self._experiment = self._create_experiment(experiment, folder)
@@ -300,8 +304,7 @@ def _metrics(record: RunRecord) -> list[Metric]:
 
 
 def _metric(name: str, value: float, time: int, epoch: int) -> Metric:
-    """With the name that MLflow allows: a class may be called anything."""
-    return Metric(re.sub(r"[^\w./ :-]", "_", name), _finite(value), time, epoch)
+    return Metric(metric_name(name), _finite(value), time, epoch)
 
 
 def _finite(value: float) -> float:

@@ -38,6 +38,7 @@ def score_winner(session: Session, selection: Selection) -> None:
 
     study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
     if winner_is_scored(session, selection):
+        _follow_move(session)
         return
     trial = study.get_trials(deepcopy=False)[selection.winner]
     candidate = test_lock.Candidate(trial.number, seeds, epochs)
@@ -81,6 +82,18 @@ def score_winner(session: Session, selection: Selection) -> None:
         "scores": str(folder / SCORES),
     }
     study.set_user_attr("winner", winner)
+
+
+def _follow_move(session: Session) -> None:
+    """Where --out was moved, the winner's files are with it."""
+    winner: dict[str, Any] = session.study.user_attrs.get("winner", {})
+    if not winner:
+        return
+    folder = folder_of(session, winner["trial"])
+    pictures = [str(folder / Path(name).name) for name in winner["pictures"]]
+    here = winner | {"pictures": pictures, "scores": str(folder / SCORES)}
+    if here != winner and (folder / SCORES).exists():
+        session.study.set_user_attr("winner", here)
 
 
 def winner_is_scored(session: Session, selection: Selection) -> bool:
