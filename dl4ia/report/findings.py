@@ -149,9 +149,7 @@ def paired_repeats(ablation: Mapping[str, Any]) -> str:
     """What an ablation's effects are means over."""
     reused = ablation.get("reused", 0)  # not recorded in older studies
     count = plural(ablation["repeats"], "paired split and seed", "paired splits and seeds")
-    earlier = (
-        "of the splits are earlier ones, for so few can hardly be dealt out otherwise"
-    )
+    earlier = "of the splits are earlier ones, for so few can hardly be dealt out otherwise"
     return count + (f" ({reused} {earlier})" if reused else "")
 
 
