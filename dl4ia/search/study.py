@@ -62,7 +62,7 @@ class Sampler(optuna.samplers.TPESampler):
             self._rng.rng.seed(seed)
             self._random_sampler._rng.rng.seed(seed)
             # They ended as pruned ones, which Optuna's count takes for trials.
-            known = study.get_trials(deepcopy=False)
+            known = study._get_trials(deepcopy=False, use_cache=True)  # as the sampler reads them
             skipped = sum(is_skipped(each) and "point" not in each.user_attrs for each in known)
             self._n_startup_trials = self._startup_trials + skipped
         super().before_trial(study, trial)
