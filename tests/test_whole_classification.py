@@ -145,6 +145,7 @@ def test_several_objectives_end_with_their_front_and_a_winner_on_request(tmp_pat
     lines = [line.split() for line in ended.stdout.splitlines()]
     shown = lines[lines.index(["trial", "val_accuracy", "weights", "model"]) + 1 :][: len(front)]
     assert {int(line[0]) for line in shown} == front
+    assert set(study.user_attrs["front"]) == front
     assert ended.stdout.count(", the knee") == 1 and "Winner" not in ended.stdout
     assert (tmp_path / "mlruns" / "artifacts" / NAME / "pareto_front.png").stat().st_size > 5000
     assert "test_openings" not in study.user_attrs

@@ -63,8 +63,7 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
                 before = len(written)
                 write_trials(recorded, parent, written, lambda trial, run: None)
                 repeats = write_repeats(recorded, parent)
-            # A study of several objectives keeps no word of its end.
-            ended = "selection" in study.user_attrs or identity.objectives
+            ended = not {"selection", "front"}.isdisjoint(study.user_attrs)
             recorded.tracker.close(parent, "FINISHED" if ended else "KILLED")
         except (TrackingError, StorageInternalError) as error:
             raise InputError(

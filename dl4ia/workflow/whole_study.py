@@ -187,6 +187,8 @@ def _finish(session: Session) -> Selection | None:
     """What follows the search: who wins, and the winner's score; of a front no one."""
     if _wants_front(session.arguments):
         _draw_front(session)
+        numbers = [trial.number for trial in pareto_front(session.study)]
+        session.study.set_user_attr("front", numbers)  # that it has ended, as a selection says
         return None
     selection = run_finalists(session)
     session.study.set_user_attr("selection", selection.as_record())
