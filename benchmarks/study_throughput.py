@@ -173,7 +173,11 @@ def ray_way(run: argparse.Namespace, out: Path, at_once: int) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{out}/mlflow.db")
     mlflow.set_experiment("plain")  # its tables are made before two processes ask for them
     here = str(Path(__file__).parent)
-    task, epochs, data = run.task, run.epochs, run.data and run.data.resolve()
+    # A trial has a folder of its own, in which no relative path leads anywhere.
+    task, epochs, data = run.task, run.epochs, run.data
+    if data is None and task == "digits":
+        data = Path("data")  # as `open_material` has it
+    data = data and data.resolve()
     known = list(points(task, run.trials).values())
 
     def train(config: dict[str, Any]) -> None:

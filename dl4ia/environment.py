@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -24,15 +24,20 @@ def tune_process() -> None:
     - OpenMP's threads sleep soon while they wait. libgomp spins for about a millisecond, and where
       another process wants a core every barrier then waits for the scheduler.
     - glibc keeps freed memory. By default every activation of more than 32 MB is a fresh mapping,
-      which the kernel clears page by page.
+      which the kernel clears page by page. An older one takes no larger limit than these 32 MB, and
+      would, if it were told of the trimming alone, map whatever has more than 128 KB.
     """
     if os.environ.get(CORES) and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in os.environ[CORES].split(",")})
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
-            library.mallopt(option, value)
+        keep_freed_memory(ctypes.CDLL(None).mallopt)
+
+
+def keep_freed_memory(mallopt: Callable[[int, int], int]) -> None:
+    """mallopt: the C library's, which returns 0 where it refuses."""
+    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 32 << 20):
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def usable_cores() -> list[int]:

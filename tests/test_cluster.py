@@ -10,6 +10,7 @@ import optuna
 import pytest
 from conftest import ROOT, write_gland_folder
 
+from dl4ia.environment import usable_cores
 from dl4ia.errors import InputError
 from dl4ia.search.study import finished_trials, is_interrupted
 from dl4ia.workers.cluster import RayWorkers
@@ -66,8 +67,12 @@ def test_an_address_without_a_cluster_is_told(tmp_path: Path) -> None:
 def test_what_ray_may_not_change() -> None:
     """How a polite kill ends this process. And what no machine has is not waited for."""
     before = signal.getsignal(signal.SIGTERM)
-    with RayWorkers("local", 0, 0):
+    with RayWorkers("local", 0, 0, cores=2) as workers:
         assert signal.getsignal(signal.SIGTERM) is before
+        for count in (1, 10):  # as many threads as a training makes use of, where all can have them
+            workers._count = count
+            expected = max(1, min(2, len(usable_cores()) // count))
+            assert workers._cores_a_worker() == expected
     with (
         pytest.raises(InputError, match="--gpus-per-worker 99: this machine has .*at most"),
         RayWorkers("local", 1, 99),

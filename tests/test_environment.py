@@ -6,7 +6,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dl4ia.environment import describe_environment, git_state, is_alive, is_dead, this_process
+from dl4ia.environment import (
+    M_MMAP_THRESHOLD,
+    M_TRIM_THRESHOLD,
+    describe_environment,
+    git_state,
+    is_alive,
+    is_dead,
+    keep_freed_memory,
+    this_process,
+)
 
 
 def test_the_commit_is_that_of_the_checkout() -> None:
@@ -81,3 +90,27 @@ def test_tuning_happens_before_torch_and_leaves_the_users_setting() -> None:
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True
         )
         assert answer.stdout.strip() == expected, answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [
+        (1 << 40, {M_MMAP_THRESHOLD: 1 << 30, M_TRIM_THRESHOLD: (1 << 31) - 1}),
+        (32 << 20, {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: (1 << 31) - 1}),
+        (0, {}),  # the trimming alone would have every activation mapped anew
+    ],
+    ids=["this glibc", "an older one", "none"],
+)
+def test_an_older_c_library_refuses_large_thresholds(
+    largest: int, expected: dict[int, int]
+) -> None:
+    set_to: dict[int, int] = {}
+
+    def mallopt(option: int, value: int) -> int:
+        if option == M_MMAP_THRESHOLD and value > largest:
+            return 0
+        set_to[option] = value
+        return 1
+
+    keep_freed_memory(mallopt)
+    assert set_to == expected

@@ -78,7 +78,9 @@ class Retrainer:
 
     @property
     def _recipe(self) -> str:
-        """All that the weights follow from."""
+        """Which weights these are. The code, device and precision matter little: what is kept is
+        taken whatever made it, and the study says by which commits.
+        """
         return repr((dict(self.point), self.fingerprint, self.epochs, self.seed))
 
     @property

@@ -98,6 +98,8 @@ class Objective:
 
         Raises TrialPruned, or TrialFailure after recording the reason.
         """
+        if self.device.type == "cuda":  # others on the same GPU may need what the last trial had
+            torch.cuda.empty_cache()
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
         hide(trial, "environment", dict(self.environment))
         trial.set_user_attr("seed", seed)

@@ -22,10 +22,13 @@ TAIL = 2000  # characters of what a worker has said
 class RayWorkers:
     """So many tasks, from `with` on until its end; as `dl4ia.workers.processes.Workers`."""
 
-    def __init__(self, address: str, count: int, gpus: float, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self, address: str, count: int, gpus: float, cores: int = 1, flags: Sequence[str] = ()
+    ) -> None:
         """address: of a running cluster, or "local" to start one on this machine.
 
-        gpus: a worker's, such as 0.25; 0: none. flags: of the command besides its own.
+        gpus: a worker's, such as 0.25; 0: none. cores: that a training makes good use of; a worker
+        has as many where the cluster has them for all. flags: of the command besides its own.
         """
         try:
             import ray
@@ -35,7 +38,7 @@ class RayWorkers:
             ) from error
         self._ray: Any = ray
         self._address, self._count = address, count
-        self._gpus, self._flags = gpus, flags
+        self._gpus, self._cores, self._flags = gpus, cores, flags
         self._deaths = Deaths(max(MOST_DEATHS, count + 1))  # a node takes all of its workers
         self._tasks: list[Any] = []
 
@@ -59,9 +62,19 @@ class RayWorkers:
                 "most, or 0"
             )
         # No retries by Ray: a worker that ended well is not started again, and others are here.
-        self._work = self._ray.remote(max_retries=0, num_gpus=self._gpus, num_cpus=1)(_work)
+        self._work = self._ray.remote(
+            max_retries=0, num_gpus=self._gpus, num_cpus=self._cores_a_worker()
+        )(_work)
         self._tasks = [self._start() for _ in range(self._count)]
         return self
+
+    def _cores_a_worker(self) -> int:
+        """Ray gives a worker as many threads; what asks for more than there is never starts."""
+        if self._gpus:
+            return 1
+        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        share = sum(nodes) // max(1, self._count)
+        return int(max(1, min(self._cores, share, max(nodes))))
 
     def __exit__(self, *failure: object) -> None:
         for task in self._tasks:

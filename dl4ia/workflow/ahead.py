@@ -38,7 +38,8 @@ def open_workers(session: Session, count: int, flags: Sequence[str] = ()) -> Wor
     arguments, gpus = session.arguments, _gpus(session)
     if arguments.ray:
         share = arguments.gpus_per_worker
-        return RayWorkers(arguments.ray, count, min(1, gpus) if share is None else share, flags)
+        gpus_each = min(1, gpus) if share is None else share
+        return RayWorkers(arguments.ray, count, gpus_each, session.task.cores_a_worker, flags)
     logs = arguments.out / "artifacts" / session.name / "workers"
     return Workers(count, logs, gpus, flags)
 
