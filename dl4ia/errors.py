@@ -25,3 +25,5 @@ class TrialFailure(Exception):
 
 class OutOfMemory(TrialFailure):
     """One that the machine is to blame for: at another moment, or elsewhere, it may not fail."""
+
+    advice = "the same command goes on, once there is more memory, or with fewer --workers"

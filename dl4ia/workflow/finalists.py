@@ -91,8 +91,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
             effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
         except OutOfMemory as failure:
             raise InputError(
-                f"--ablate: {failure}; the study is intact: the same command goes on, once there "
-                "is more memory, or with fewer --workers"
+                f"--ablate: {failure}; the study is intact: {failure.advice}"
             ) from failure
         except TrialFailure as failure:
             raise InputError(

@@ -103,7 +103,7 @@ def retrain_report_model(session: Session, selection: Selection) -> list[Retrain
         # For want of memory it failed at this moment, and may not at another.
         if not isinstance(cause, TrialFailure) or isinstance(cause, OutOfMemory):
             raise
-        print(f"The winner is compared with no report model: {error.__cause__}", flush=True)
+        print(f"The winner is compared with no report model: {cause}", flush=True)
         return []
 
 
@@ -148,7 +148,7 @@ def retraining_of(trial: int) -> Iterator[None]:
     except TrialFailure as failure:
         advice = "more trials (--trials) may find a steadier winner"
         if isinstance(failure, OutOfMemory):
-            advice = "the same command goes on, once there is more memory, or with fewer --workers"
+            advice = failure.advice
         raise InputError(
             f"training trial {trial} again for its score failed ({failure}); the study is intact "
             f"and no test image was read: {advice}"
