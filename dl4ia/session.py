@@ -11,6 +11,7 @@ import optuna
 import torch
 
 from dl4ia.addresses import check_folder, check_storage, check_tracking, database_in, exists
+from dl4ia.command_line.flag_types import ALL
 from dl4ia.command_line.flags import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import fingerprint as split_fingerprint
@@ -148,6 +149,12 @@ def open_session(
         raise InputError("--knee: expected --objectives too, such as weights besides the metric")
     if arguments.ablate and arguments.objectives and not arguments.knee:
         raise InputError("--ablate: of several objectives nobody wins; expected --knee too")
+    unknown = set(arguments.ablate).difference(ALL, searched.SPACE)
+    if unknown:
+        raise InputError(
+            f"--ablate {','.join(sorted(unknown))}: no hyperparameter of this study; expected some "
+            f"of {', '.join(searched.SPACE)}"
+        )
     if arguments.gpus_per_worker is not None and not (arguments.ray or arguments.worker):
         raise InputError("--gpus-per-worker: expected --ray too; other workers have a GPU each")
     points = _points_of(arguments, searched)

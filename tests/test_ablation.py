@@ -15,7 +15,7 @@ from dl4ia.search_space import (
     sample,
     settings_of,
 )
-from dl4ia.selection.ablation import ablate, turned_back
+from dl4ia.selection.ablation import ablate, is_measured, measured_effects, turned_back
 from dl4ia.tasks.classification import ClassificationTask
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.tasks.task import Task
@@ -100,10 +100,20 @@ class Additive:
     held_out = 0.25
     numbers = range(3, 6)
 
+    def __init__(self) -> None:
+        self.trained: list[tuple[int, dict[str, Any]]] = []
+
     def prepare(self, *_: object) -> None:
         pass
 
+    def known(self, point: Mapping[str, Any], number: int) -> float | None:
+        return self.outcome(point, number) if (number, dict(point)) in self.trained else None
+
     def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
+        self.trained.append((number, dict(point)))
+        return self.outcome(point, number)
+
+    def outcome(self, point: Mapping[str, Any], number: int) -> float:
         if point["width"] == 8:
             raise TrialFailure("epoch 1: loss is nan")
         adam = 0.0 if point["optimizer"] == "adamw" else [0.1, 0.12, 0.11][number - 3]
@@ -111,15 +121,13 @@ class Additive:
 
 
 def test_effects_are_paired_over_repeats() -> None:
-    repeats = Additive()
-    effects = ablate(
-        WINNER,
-        turned_back(SPACE, WINNER, [BASELINE], {}),
-        repeats,  # type: ignore[arg-type]
-        "trial 7",
-        lambda: None,
-        lambda effect: None,
-    )
+    repeats: Any = Additive()
+    turned = turned_back(SPACE, WINNER, [BASELINE], {})
+    values = {}
+    ablate(WINNER, turned, repeats, "trial 7", lambda: None, values.__setitem__)
+    assert values == pytest.approx({3: 0.52, 4: 0.72, 5: 0.92})
+    assert [point["width"] for _, point in repeats.trained].count(8) == 1  # it failed, for good
+    effects = measured_effects(WINNER, turned, repeats)
     assert [each.name for each in effects] == ["optimizer", "dropout", "width"]
     optimizer, dropout, width = effects
     assert optimizer.differences == pytest.approx((0.1, 0.12, 0.11))
@@ -128,18 +136,42 @@ def test_effects_are_paired_over_repeats() -> None:
     assert found.mean == pytest.approx(0.11) and found.low > 0  # though splits differ by 0.4
     assert dropout.differences == pytest.approx((0.02, 0.02, 0.02))
     assert width.failure == "epoch 1: loss is nan"
+    assert is_measured(effects, turned, 3) and not is_measured(effects, turned, 4)
+
+
+def test_what_was_trained_before_a_stop_is_measured() -> None:
+    """The first repeat whole, and of the second all but the last choice."""
+
+    class Stopped(Additive):
+        def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
+            if number == 4 and point["optimizer"] == "adam":
+                raise KeyboardInterrupt
+            return super().value(point, number)
+
+    turned = turned_back(SPACE, WINNER, [BASELINE], {})
+    wanted = {name: turned[name] for name in ("dropout", "optimizer")}
+    repeats: Any = Stopped()
+    assert measured_effects(WINNER, turned, repeats) == []
+    with pytest.raises(KeyboardInterrupt):
+        ablate(WINNER, wanted, repeats, "trial 7", lambda: None, lambda *_: None)
+    effects = measured_effects(WINNER, turned, repeats)
+    assert [(each.name, len(each.differences)) for each in effects] == [
+        ("optimizer", 1),
+        ("dropout", 2),
+    ]  # not the width, which was not asked for
+    assert is_measured(effects, ["dropout"], 2) and not is_measured(effects, wanted, 2)
 
 
 def test_that_the_memory_ran_out_is_no_effect_of_a_choice() -> None:
     """It would stand in the study for good, where the next start may have enough."""
 
     class Full(Additive):
-        def value(self, point: Mapping[str, Any], number: int, *_: object) -> float:
+        def outcome(self, point: Mapping[str, Any], number: int) -> float:
             if point["optimizer"] == "adam":
                 raise OutOfMemory("epoch 1: out of memory")
-            return super().value(point, number)
+            return super().outcome(point, number)
 
     turned = turned_back(SPACE, WINNER, [BASELINE], {})
     repeats: Any = Full()
     with pytest.raises(OutOfMemory):
-        ablate(WINNER, turned, repeats, "trial 7", lambda: None, lambda effect: None)
+        ablate(WINNER, turned, repeats, "trial 7", lambda: None, lambda *_: None)

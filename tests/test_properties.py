@@ -93,7 +93,22 @@ FLAGS = ["--trials", "--data", "--out", "--study-name", "--storage", "--epochs",
          "--image-shift", "--help", "--no-such-flag"]  # fmt: skip
 WORDS = st.one_of(
     st.sampled_from(FLAGS),
-    st.sampled_from(["1", "50", "0", "-1", "2h", "dice,weights", "patient", "rgb", "0.5", "nan"]),
+    st.sampled_from(
+        [
+            "1",
+            "50",
+            "0",
+            "-1",
+            "2h",
+            "dice,weights",
+            "dropout,schedule",
+            "all",
+            "patient",
+            "rgb",
+            "0.5",
+            "nan",
+        ]
+    ),
     st.text(max_size=12),
 )
 

@@ -5,6 +5,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dl4ia.report.findings import (
+    effect_line,
+    effects,
     leaderboard,
     nothing_turned_back,
     paired_repeats,
@@ -12,6 +14,7 @@ from dl4ia.report.findings import (
 )
 from dl4ia.report.study_page import random_values
 from dl4ia.report.terminal import _runs_at, trial_line, unfinished
+from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.ranking import Selection
 from dl4ia.text import duration, table
 
@@ -79,9 +82,24 @@ def test_the_report_s_best_is_that_of_now_or_of_the_test() -> None:
 
 
 def test_an_ablation_says_what_its_repeats_are() -> None:
-    assert paired_repeats({"repeats": 5}) == "5 paired splits and seeds"  # of an older study
-    said = paired_repeats({"repeats": 5, "reused": 2})
-    assert said.startswith("5 paired splits and seeds (2 of the splits are earlier ones")
+    effect = {"name": "depth", "chosen": 3, "turned_back": 2, "differences": [0.1, 0.3]}
+    record = {"repeats": 2, "held_out": 0.25, "baseline": "unet", "effects": [effect]}
+    assert paired_repeats(record) == "2 paired splits and seeds"  # of an older study
+    said = paired_repeats(record | {"reused": 2})
+    assert said.startswith("2 paired splits and seeds (2 of the splits are earlier ones")
+
+
+def test_a_stopped_ablation_says_over_how_many_repeats() -> None:
+    first = {"name": "depth", "chosen": 3, "turned_back": 2, "differences": [0.1, 0.3]}
+    second = first | {"name": "width", "differences": [0.1]}
+    failed = first | {"name": "loss", "differences": [], "failure": "epoch 1: loss is nan"}
+    record = {"repeats": 3, "held_out": 0.25, "baseline": "unet",
+              "effects": [first, second, failed]}  # fmt: skip
+    assert paired_repeats(record) == "up to 2 of 3 paired splits and seeds"
+    (_, *rows) = effects(record)
+    assert [row[3] for row in rows] == ["2", "1"]
+    assert effect_line(effects_of(record)[1], record).endswith("width: 3 → 2  (1 of 3 repeats)")
+    assert "of 2 repeats" not in effect_line(effects_of(record)[0], record | {"repeats": 2})
 
 
 def test_an_ablation_of_the_baseline_itself_says_so() -> None:

@@ -7,6 +7,7 @@ import argparse
 import re
 from collections.abc import Callable
 
+ALL = ("all",)  # choices: each that there is
 FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -60,6 +61,17 @@ def objectives(text: str) -> tuple[str, ...]:
             "with commas between"
         )
     return names
+
+
+def choices(text: str) -> tuple[str, ...]:
+    """Hyperparameters' names with commas between; ALL by its own name."""
+    names = tuple(text.split(","))
+    if not all(re.fullmatch("[a-z_]+", name) for name in names):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected hyperparameters such as dropout,schedule with commas between, or "
+            "nothing, which is all of them"
+        )
+    return ALL if set(names) & set(ALL) else names
 
 
 def pixels(text: str) -> float:

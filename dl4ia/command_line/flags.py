@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from dl4ia.command_line.flag_types import (
+    ALL,
+    choices,
     objectives,
     pixels,
     seconds,
@@ -42,7 +44,7 @@ class StudyArguments:
     knee: bool
     finalists: int
     repeats: int
-    ablate: bool
+    ablate: tuple[str, ...]
     reopen_test: bool
     workers: int | None
     ray: str | None
@@ -166,9 +168,14 @@ def study_parser(
     )
     add(
         "--ablate",
-        action="store_true",
+        nargs="?",
+        type=choices,
+        default=(),
+        const=ALL,
+        metavar="A,B",
         help="also turn the winner's choices back to the report's, one at a time, over as many "
-        "repeats again: costs as many full trials as choices, and one more, times repeats",
+        "repeats again, all of them or those named, e.g. dropout,schedule: costs as many full "
+        "trials as choices, and one more, times repeats",
     )
     add(
         "--seeds",

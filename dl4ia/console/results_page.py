@@ -100,7 +100,7 @@ def results_page(
             table(findings.effects(ablation)),
             "",
             *(
-                plain(findings.effect_line(each, ablation["held_out"])) + "\n"
+                plain(findings.effect_line(each, ablation)) + "\n"
                 for each in effects_of(ablation)
                 if each.failure
             ),

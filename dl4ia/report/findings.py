@@ -116,13 +116,14 @@ def front(study: optuna.Study, front: Sequence[FrozenTrial]) -> list[tuple[str, 
     return rows
 
 
-def effect_line(effect: Effect, held_out: float) -> str:
-    """One choice turned back, and what that costs."""
+def effect_line(effect: Effect, ablation: Mapping[str, Any]) -> str:
+    """One choice turned back, and what that costs; ablation: the study's attribute."""
     turned = f"{effect.name}: {short(effect.chosen)} → {short(effect.turned_back)}"
     if effect.failure:
         return f"{turned}  failed: {effect.failure}"
-    found = effect.estimate(held_out)
-    return f"{found.mean:+.4f} [{between(found, '+', ', ')}]  {turned}"
+    found, all_repeats = effect.estimate(ablation["held_out"]), ablation["repeats"]
+    fewer = f"  ({found.count} of {all_repeats} repeats)" if found.count < all_repeats else ""
+    return f"{found.mean:+.4f} [{between(found, '+', ', ')}]  {turned}{fewer}"
 
 
 def between(found: Estimate, sign: str = "", word: str = " to ") -> str:
@@ -148,7 +149,10 @@ def nothing_turned_back(ablation: Mapping[str, Any]) -> str:
 def paired_repeats(ablation: Mapping[str, Any]) -> str:
     """What an ablation's effects are means over."""
     reused = ablation.get("reused", 0)  # not recorded in older studies
-    count = plural(ablation["repeats"], "paired split and seed", "paired splits and seeds")
+    asked = ablation["repeats"]
+    counts = {len(each.differences) for each in effects_of(ablation) if not each.failure}
+    fewer = f"up to {max(counts)} of " if counts - {asked} else ""
+    count = fewer + plural(asked, "paired split and seed", "paired splits and seeds")
     earlier = "of the splits are earlier ones, for so few can hardly be dealt out otherwise"
     return count + (f" ({reused} {earlier})" if reused else "")
 
@@ -156,12 +160,12 @@ def paired_repeats(ablation: Mapping[str, Any]) -> str:
 def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Rows: what each choice buys; ablation: the study's attribute. Without those that failed."""
     rows: list[tuple[str, ...]] = [
-        ("choice", "winner", str(ablation["baseline"]), "effect", "95 % interval")
+        ("choice", "winner", str(ablation["baseline"]), "repeats", "effect", "95 % interval")
     ]
     for each in effects_of(ablation):
         if not each.failure:
             found = each.estimate(ablation["held_out"])
-            cells = (each.name, short(each.chosen), short(each.turned_back))
+            cells = (each.name, short(each.chosen), short(each.turned_back), str(found.count))
             rows.append((*cells, f"{found.mean:+.4f}", between(found, "+")))
     return rows
 

@@ -258,7 +258,7 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
     if nothing:
         return [html.heading("What each choice buys"), html.paragraph(nothing)]
     effects = effects_of(ablation)
-    failed = [findings.effect_line(each, ablation["held_out"]) for each in effects if each.failure]
+    failed = [findings.effect_line(each, ablation) for each in effects if each.failure]
     return [
         html.heading("What each choice buys"),
         html.paragraph(

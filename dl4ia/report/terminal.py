@@ -155,10 +155,7 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
         "",
         f"Ablation: what each choice buys, turned back alone to {ablation['baseline']}'s (mean and "
         f"95 % interval over {findings.paired_repeats(ablation)})",
-        *(
-            f"  {findings.effect_line(effect, ablation['held_out'])}"
-            for effect in effects_of(ablation)
-        ),
+        *(f"  {findings.effect_line(effect, ablation)}" for effect in effects_of(ablation)),
     ]
 
 

@@ -4,7 +4,7 @@ Each effect is a mean of differences, paired over repeats. These are not the rep
 winner was chosen: there it had luck, which would be taken for what its choices buy.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from dl4ia.statistics import Estimate, estimate
 class Effect:
     """What one choice buys.
 
-    differences: the winner's value minus that with the choice turned back, one a repeat.
+    differences: the winner's value minus that with the choice turned back, one for each repeat that
+        was trained of both.
     failure: why it could not be trained; "" where it could.
     """
 
@@ -79,31 +80,59 @@ def ablate(
     repeats: Repeats,
     label: str,
     after_epoch: Callable[[], object],
-    after_effect: Callable[[Effect], object],
-) -> list[Effect]:
-    """The effect of each choice of `winner`, largest first; those that failed last.
+    after_repeat: Callable[[int, float], object],
+) -> None:
+    """Train `winner`, and it with each choice turned back, as far as that is missing.
 
-    turned: of `turned_back`. label: the winner's, for MLflow's runs. Raises TrialFailure where the
-    winner itself fails, and OutOfMemory where the memory runs out for any: not for good.
+    turned: of `turned_back`. label: the winner's, for MLflow's runs. after_repeat: gets a repeat's
+    number and the winner's value there. Raises TrialFailure where the winner itself fails, and
+    OutOfMemory where the memory runs out for any: not for good.
     """
-    labels = {name: f"{label}, {name} turned back" for name in turned}
-    points = {label: winner} | {labels[name]: point for name, point in turned.items()}
-    repeats.prepare(points, repeats.numbers)
-    values = [repeats.value(winner, number, label, after_epoch) for number in repeats.numbers]
+    points = {f"{label}, {name} turned back": point for name, point in turned.items()}
+    repeats.prepare({label: winner} | points, repeats.numbers)
+    failed = set()
+    for number in repeats.numbers:
+        value = repeats.value(winner, number, label, after_epoch)
+        for without, point in points.items():
+            if without in failed:
+                continue
+            try:
+                repeats.value(point, number, without, after_epoch)
+            except OutOfMemory:
+                raise
+            except TrialFailure:
+                failed.add(without)
+        after_repeat(number, value)
+
+
+def measured_effects(
+    winner: Mapping[str, Any], turned: Mapping[str, Point], repeats: Repeats
+) -> list[Effect]:
+    """What was trained says of each choice, largest effect first; those that failed last.
+
+    Of a choice that was trained in no repeat that has the winner too it says nothing.
+    """
+    values = {number: repeats.known(winner, number) for number in repeats.numbers}
     effects = []
     for name, point in turned.items():
-        differences, failure, without = [], "", labels[name]
-        try:
-            for number, value in zip(repeats.numbers, values, strict=True):
-                differences.append(value - repeats.value(point, number, without, after_epoch))
-        except OutOfMemory:
-            raise
-        except TrialFailure as error:
-            failure = str(error)
-        effect = Effect(name, winner[name], point[name], tuple(differences), failure)
-        effects.append(effect)
-        after_effect(effect)
+        differences, failure = [], ""
+        for number, value in values.items():
+            try:
+                without = repeats.known(point, number)
+            except TrialFailure as error:
+                failure = failure or str(error)
+                continue
+            if value is not None and without is not None:
+                differences.append(value - without)
+        if differences or failure:
+            effects.append(Effect(name, winner[name], point[name], tuple(differences), failure))
     return sorted(effects, key=lambda each: (bool(each.failure), -_mean(each)))
+
+
+def is_measured(effects: Sequence[Effect], names: Iterable[str], repeats: int) -> bool:
+    """Whether each of those choices has an effect over as many repeats, or failed."""
+    ended = {each.name for each in effects if each.failure or len(each.differences) == repeats}
+    return ended.issuperset(names)
 
 
 def _mean(effect: Effect) -> float:

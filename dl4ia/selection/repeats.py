@@ -78,13 +78,17 @@ class Repeats:
         label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
         as well; that the memory ran out is not kept.
         """
+        known = self.known(point, number)
+        if known is not None:
+            return known
+        kept = self._train(point, number, label, after_epoch)
+        self._keep(point, number, kept)
+        return self._value_of(kept)
+
+    def known(self, point: Mapping[str, Any], number: int) -> float | None:
+        """`value` where it is kept; None where that is still to be trained."""
         kept = kept_repeats(self.study).get(_key(point, number))
-        if kept is None:
-            kept = self._train(point, number, label, after_epoch)
-            self._keep(point, number, kept)
-        if "failure" in kept:
-            raise TrialFailure(kept["failure"])
-        return float(kept["history"][f"val_{self.objective.task.metric}"][-1])
+        return None if kept is None else self._value_of(kept)
 
     def train(self, point: Mapping[str, Any], number: int, label: str) -> None:
         """For `value`, ahead of it and beside others; what fails so is not kept.
@@ -95,6 +99,11 @@ class Repeats:
         if "failure" in kept:
             raise TrialFailure(kept["failure"])
         self._keep(point, number, kept)
+
+    def _value_of(self, kept: Mapping[str, Any]) -> float:
+        if "failure" in kept:
+            raise TrialFailure(kept["failure"])
+        return float(kept["history"][f"val_{self.objective.task.metric}"][-1])
 
     def _keep(self, point: Mapping[str, Any], number: int, kept: Mapping[str, Any]) -> None:
         study = self.study

@@ -1,17 +1,26 @@
 """What follows the search: the finalists' repeats, and the ablation of who won them."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
+from dl4ia.command_line.flag_types import ALL
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
-from dl4ia.report.findings import describe, effect_line
+from dl4ia.report.findings import describe
 from dl4ia.report.terminal import epoch_bar
 from dl4ia.search.pareto import knee_point, pareto_front
-from dl4ia.search_space import defaults_of
-from dl4ia.selection.ablation import Effect, ablate, turned_back
+from dl4ia.search_space import Point, defaults_of
+from dl4ia.selection.ablation import (
+    ablate,
+    effects_of,
+    is_measured,
+    measured_effects,
+    turned_back,
+)
 from dl4ia.selection.ranking import (
     Selection,
     best_trial,
@@ -71,24 +80,26 @@ def run_ablation(session: Session, selection: Selection) -> None:
     """Turn back the winner's choices, and write the effects into the study."""
     if not session.arguments.ablate or ablation_is_done(session, selection):
         return
+    label, baseline = f"trial {selection.winner}", session.searched.BASELINE
     winner = session.study.get_trials(deepcopy=False)[selection.winner].params
-    models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
-    known = [models[session.searched.BASELINE], *models.values()]
-    turned = turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
+    turned = _turned_back(session, winner)
+    wanted = {name: turned[name] for name in _wanted(session, turned)}
     repeats = _repeats(session, _of_ablation(session))
     print(
-        f"\nAblation: {plural(len(turned), 'choice')} of trial {selection.winner} turned back to "
-        f"{session.searched.BASELINE}'s, {len(repeats)} further repeats each",
+        f"\nAblation: {plural(len(wanted), 'choice')} of {label} turned back to {baseline}'s, "
+        f"{len(repeats)} further repeats each",
         flush=True,
     )
+    for name in sorted(set(session.arguments.ablate).difference(ALL, turned)):
+        print(f"  {name}: {label} has {baseline}'s, or none; there is nothing to turn back")
 
-    def after_effect(effect: Effect) -> None:
-        tqdm.write("  " + effect_line(effect, repeats.held_out))
+    def after_repeat(number: int, value: float) -> None:
+        where = f"repeat {number - repeats.numbers.start + 1}/{len(repeats)}"
+        tqdm.write(f"  {where}  {value:.4f}  {label}")
 
-    with epoch_bar((len(turned) + 1) * len(repeats) * session.identity.epochs) as bar:
-        label = f"trial {selection.winner}"
+    with epoch_bar((len(wanted) + 1) * len(repeats) * session.identity.epochs) as bar:
         try:
-            effects = ablate(winner, turned, repeats, label, bar.update, after_effect)
+            ablate(winner, wanted, repeats, label, bar.update, after_repeat)
         except OutOfMemory as failure:
             raise InputError(
                 f"--ablate: {failure}; the study is intact: {failure.advice}"
@@ -98,24 +109,43 @@ def run_ablation(session: Session, selection: Selection) -> None:
                 f"--ablate: {label} fails on fresh splits ({failure}), so that nothing can be "
                 "compared with it; the study is intact: without --ablate its winner is scored"
             ) from failure
-    record = {
-        "trial": selection.winner,
-        "repeats": len(repeats),
-        "first_repeat": repeats.numbers.start,
-        "reused": repeats.reused,
-        "held_out": repeats.held_out,
-        "baseline": session.searched.BASELINE,
-        "effects": [asdict(effect) for effect in effects],
-    }
-    session.study.set_user_attr("ablation", record)
+        finally:  # what was trained says something where the rest was stopped, too
+            effects = measured_effects(winner, turned, repeats)
+            record = {
+                "trial": selection.winner,
+                "repeats": len(repeats),
+                "first_repeat": repeats.numbers.start,
+                "reused": repeats.reused,
+                "held_out": repeats.held_out,
+                "baseline": baseline,
+                "effects": [asdict(effect) for effect in effects],
+            }
+            if effects or not turned:
+                session.study.set_user_attr("ablation", record)
 
 
 def ablation_is_done(session: Session, selection: Selection) -> bool:
     """Whether the study has the effects of this winner's choices over as many repeats."""
     known = session.study.user_attrs.get("ablation", {})
     numbers = _of_ablation(session)
-    wanted = (selection.winner, len(numbers), numbers.start)
-    return (known.get("trial"), known.get("repeats"), known.get("first_repeat")) == wanted
+    asked = (selection.winner, len(numbers), numbers.start)
+    if (known.get("trial"), known.get("repeats"), known.get("first_repeat")) != asked:
+        return False
+    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    names = _wanted(session, _turned_back(session, winner))
+    return is_measured(effects_of(known), names, len(numbers))
+
+
+def _turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, Point]:
+    models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
+    known = [models[session.searched.BASELINE], *models.values()]
+    return turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
+
+
+def _wanted(session: Session, turned: Iterable[str]) -> list[str]:
+    """Those of the choices that can be turned back that the user asked for."""
+    asked = session.arguments.ablate
+    return [name for name in turned if asked == ALL or name in asked]
 
 
 def _of_ablation(session: Session) -> range:
