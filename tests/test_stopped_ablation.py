@@ -1,0 +1,74 @@
+"""An ablation of a real small study, stopped, and gone on with."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_session import open_in
+
+from dl4ia.report.findings import ablation_of
+from dl4ia.search.loop import search
+from dl4ia.selection.ablation import Effect, effects_of
+from dl4ia.selection.ranking import without_finalists
+from dl4ia.selection.repeats import Repeats, kept_repeats
+from dl4ia.session import Session
+from dl4ia.workflow.finalists import ablation_is_done, run_ablation
+
+FLAGS = ("--finalists", "0", "--repeats", "2", "--workers", "1")
+MODEL_3 = 3  # a trial, whose point is the report's model 3
+
+
+def effects_in(session: Session) -> dict[str, Effect]:
+    return {each.name: each for each in effects_of(ablation_of(session.study, MODEL_3) or {})}
+
+
+def test_a_stopped_ablation_shows_what_it_has_and_goes_on(
+    tmp_path: Path,
+    gland_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate")
+    search(session.study, session.objective, MODEL_3 + 1, None, session.turns, lambda trial: None)
+    trials = session.study.get_trials()
+    selection = without_finalists(session.study, trials[MODEL_3])
+    differing = {
+        name
+        for name, value in trials[MODEL_3].params.items()
+        if name in trials[0].params and trials[0].params[name] != value
+    }
+    assert differing == {"normalization", "schedule"}
+
+    train, trained = Repeats._train, 0
+
+    def stopped(self: Repeats, *words: Any) -> dict[str, Any]:
+        nonlocal trained
+        if trained == len(differing) + 1:  # of repeat 2 the winner is missing too
+            raise KeyboardInterrupt
+        trained += 1
+        return train(self, *words)
+
+    monkeypatch.setattr(Repeats, "_train", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation(session, selection)
+    assert {name: len(each.differences) for name, each in effects_in(session).items()} == (
+        dict.fromkeys(differing, 1)
+    )
+    assert not ablation_is_done(session, selection)
+
+    monkeypatch.setattr(Repeats, "_train", train)
+    (chosen, *_) = sorted(differing)
+    arguments = replace(session.arguments, ablate=(chosen, "base_width"))
+    one = replace(session, arguments=arguments)
+    run_ablation(one, selection)
+    counts = {name: len(each.differences) for name, each in effects_in(session).items()}
+    assert counts == dict.fromkeys(differing, 1) | {chosen: 2}  # the others' are not lost
+    assert ablation_is_done(one, selection) and not ablation_is_done(session, selection)
+    assert "base_width: trial 3 has baseline's, or none" in capsys.readouterr().out
+    known = len(kept_repeats(session.study))
+
+    run_ablation(session, selection)
+    assert ablation_is_done(session, selection)
+    assert {len(each.differences) for each in effects_in(session).values()} == {2}
+    assert len(kept_repeats(session.study)) == known + len(differing) - 1
