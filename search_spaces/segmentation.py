@@ -50,7 +50,7 @@ SPACE: Space = {
     "batch_size": choice(4, 8, 16, "full", doc="images a step; the report: all at once"),
     # Three times the images an epoch, as the report had them, in one step as ever. In mini-batches
     # that is three times the steps, and the search went for what merely trains longer: one of
-    # fifty trials on WARWICK took 575 s so, where the best three took about 100.
+    # fifty trials on WARWICK took 575 s so, where the best three took 100 to 121.
     "report_rotations": choice(
         False,
         True,

@@ -118,8 +118,8 @@ def test_a_study_whose_test_set_stays_shut_is_taken_up_from_its_results(
     assert shut.trials[9].params == known["point"]
     report = (tmp_path / "mlruns" / "reports" / GLANDS / "index.html").read_text()
     assert "What each choice buys" in report and "was opened 0 times" in report
-    assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
-    folder = tmp_path / "results" / GLANDS
+    assert dl4ia(tmp_path, "results", GLANDS, "--to", "kept").returncode == 0
+    folder = tmp_path / "kept" / GLANDS
     page = (folder / "README.md").read_text()
     assert (
         "The test set stayed shut. There is no test score." in page
@@ -140,9 +140,9 @@ def test_a_study_whose_test_set_stays_shut_is_taken_up_from_its_results(
     assert kept_repeats(scored) == kept_repeats(shut)
     assert all("process" not in trial.user_attrs for trial in scored.trials)
     assert len(scored.user_attrs["test_openings"]) == 1
-    assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
+    assert dl4ia(tmp_path, "results", GLANDS, "--to", "kept").returncode == 0
     assert (folder / "test.csv").exists()
-    lost = dl4ia(tmp_path, "results", GLANDS, "--out", "earlier")
+    lost = dl4ia(tmp_path, "results", GLANDS, "--to", "kept", "--out", "earlier")
     assert lost.returncode == 2 and "holds the test scores" in lost.stderr
 
 
@@ -195,10 +195,10 @@ def test_a_study_that_has_gone_on_since_its_score_says_so(
     selection = study.user_attrs["selection"]
     (other, *_) = [t.number for t in study.trials if t.number != selection["winner"]]
     study.set_user_attr("selection", selection | {"winner": other})
-    assert dl4ia(tmp_path, "results", GLANDS).returncode == 0
-    page = (tmp_path / "results" / GLANDS / "README.md").read_text()
+    assert dl4ia(tmp_path, "results", GLANDS, "--to", "kept").returncode == 0
+    page = (tmp_path / "kept" / GLANDS / "README.md").read_text()
     assert f"has gone on since:** by now trial {other} would win" in page
-    assert not (tmp_path / "results" / GLANDS / "finalists.csv").exists()
+    assert not (tmp_path / "kept" / GLANDS / "finalists.csv").exists()
 
 
 def test_what_cannot_be_written_is_said_in_one_line(gland_study: Path, tmp_path: Path) -> None:

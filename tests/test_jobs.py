@@ -181,7 +181,9 @@ def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -
         weights.append(torch.load(next(folder.rglob("seed_1.pt")), weights_only=True)["weights"])
     results = dl4ia(tmp_path / "2", "results", "segmentation-tiny-glands")
     assert results.returncode == 0, results.stderr
-    page = (tmp_path / "2" / "results" / "segmentation-tiny-glands" / "README.md").read_text()
+    page = (
+        tmp_path / "2" / "mlruns" / "results" / "segmentation-tiny-glands" / "README.md"
+    ).read_text()
     assert (
         "What each choice buys" in page
         and "ensemble of the 2 seeds" in page

@@ -185,9 +185,7 @@ def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -
     "folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    default="results",
-    show_default=True,
-    help="A folder of all studies' results.",
+    help="A folder of all studies' results.  [default: OUT/results]",
 )
 @click.option(
     "--readme",
@@ -198,7 +196,9 @@ def sync(study: str, out: Path, storage: str | None, tracking_uri: str | None) -
 )
 @written
 @storage
-def results(study: str, folder: Path, readme: Path | None, out: Path, storage: str | None) -> None:
+def results(
+    study: str, folder: Path | None, readme: Path | None, out: Path, storage: str | None
+) -> None:
     """Write what STUDY found into DIR/STUDY, small files to keep, compare and publish.
 
     README.md (command, machine, commit, tables), study.json (the same for programs), and as CSV the
@@ -211,6 +211,7 @@ def results(study: str, folder: Path, readme: Path | None, out: Path, storage: s
     from dl4ia.console.results_page import summary_table
     from dl4ia.markdown import around_marks, write_between_marks
 
+    folder = folder or out / "results"
     if readme is not None:
         around_marks(readme, "results")
     files = write_results(study, storage or database_in(out, "optuna.db"), folder)

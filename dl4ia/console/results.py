@@ -1,13 +1,13 @@
 """A finished study as a folder of small files, to keep, compare and publish: `dl4ia results`.
 
-    results/<study>/README.md      what was run, on what, and what came of it
-    results/<study>/study.json     the same for programs
-    results/<study>/trials.csv     a line a trial, with its point
-    results/<study>/finalists.csv  their value on each repeat
-    results/<study>/ablation.csv   what each of the winner's choices buys
-    results/<study>/test.csv       every test metric, of each seed, beside the report's model
-    results/<study>/study.png      all of it at a glance
-    results/<study>/optuna.db      the study itself, for the Optuna dashboard, or to go on with
+    <study>/README.md      what was run, on what, and what came of it
+    <study>/study.json     the same for programs
+    <study>/trials.csv     a line a trial, with its point
+    <study>/finalists.csv  their value on each repeat
+    <study>/ablation.csv   what each of the winner's choices buys
+    <study>/test.csv       every test metric, of each seed, beside the report's model
+    <study>/study.png      all of it at a glance
+    <study>/optuna.db      the study itself, for the Optuna dashboard, or to go on with
 
 No image of the data and no weights are among them.
 """
