@@ -5,6 +5,7 @@ traceback.
 """
 
 import os
+import re
 import shlex
 import sqlite3
 import sys
@@ -18,6 +19,8 @@ from dl4ia.errors import InputError, first_line
 CONNECTION_SECONDS = 5  # to reach a server
 ANSWER_SECONDS = 30  # and, once it is reached, until it answers
 
+PASSWORD = re.compile(r"([?&](?:ssl)?pass(?:word|wd)=)[^&#]*", re.IGNORECASE)  # in a query
+
 
 def check_folder(folder: Path) -> None:
     """Raise InputError where --out is not, and cannot be made, a folder to write into."""
@@ -26,9 +29,12 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"--out {folder}: {problem}; name a folder that can be written to")
 
 
-def database_in(out: Path, name: str) -> str:
-    """The address of an SQLite file in --out; InputError where the address would mean another."""
-    _check_marks(f"--out {out}", str(out), "?%")
+def database_in(out: Path, name: str, flag: str = "--out") -> str:
+    """The address of an SQLite file in `out`; InputError where the address would mean another.
+
+    flag: by which the user has named the folder.
+    """
+    _check_marks(f"{flag} {out}", str(out), "?%")
     return f"sqlite:///{out / name}"
 
 
@@ -120,6 +126,7 @@ def this_command() -> str:
 
 def hide_password(url: str) -> str:
     """The address as it may be shown."""
+    url = PASSWORD.sub(r"\1***", url)
     if "@" not in url:
         return url
     try:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import optuna
 import torch
 
-from dl4ia.addresses import check_folder, check_storage, check_tracking, database_in, exists
+from dl4ia.addresses import (
+    check_folder,
+    check_storage,
+    check_tracking,
+    database_in,
+    exists,
+    hide_password,
+)
 from dl4ia.command_line.flag_types import ALL
 from dl4ia.command_line.flags import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
@@ -139,7 +146,10 @@ def open_session(
     storage = arguments.storage or database_in(arguments.out, "optuna.db")
     tracking_uri = arguments.tracking_uri or database_in(arguments.out, "mlflow.db")
     if storage == tracking_uri:
-        raise InputError(f"--storage and --tracking-uri are both {storage}; expected two databases")
+        raise InputError(
+            f"--storage and --tracking-uri are both {hide_password(storage)}; expected two "
+            "databases"
+        )
     if arguments.objectives and arguments.objectives[0] != task.metric:
         raise InputError(
             f"--objectives {','.join(arguments.objectives)}: expected {task.metric} first, which "

@@ -16,6 +16,7 @@ from dl4ia.addresses import (
     check_tracked,
     check_tracking,
     database_in,
+    hide_password,
     this_command,
 )
 from dl4ia.errors import InputError
@@ -123,6 +124,18 @@ def test_a_password_is_not_shown() -> None:
     with pytest.raises(InputError, match="user:") as refused:
         check_tracking("http://user:secret@127.0.0.1:9")
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:secret@host/db",
+        "postgresql://host/db?user=me&password=secret",
+        "postgresql://me:secret@host/db?sslpassword=secret&application_name=x",
+    ],
+)
+def test_no_form_of_a_password_is_shown(url: str) -> None:
+    assert "secret" not in hide_password(url) and "host/db" in hide_password(url)
 
 
 def test_a_server_that_is_slow_to_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from conftest import dl4ia
 
 from dl4ia import best_runs
-from dl4ia.console.best import METRICS
+from dl4ia.console.best import METRICS, best_records
 from dl4ia.errors import InputError
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.tasks.classification import ClassificationTask
@@ -109,6 +109,18 @@ def test_csv_and_json_say_the_same(gland_study: Path, uri: str) -> None:
     assert [row["run_id"] for row in rows] == [each["run_id"] for each in objects]
     assert [row["run_id"] for row in rows] == list(expected["run_id"])
     assert list(rows[0]) == list(objects[0]) == list(expected)
+    for name in ("learning_rate", "weight_decay", "val_dice"):
+        assert [each[name] for each in objects] == [
+            None if row[name] == "" else float(row[name]) for row in rows
+        ]
+
+
+def test_json_has_every_digit() -> None:
+    frame = pd.DataFrame({"rate": [1.23456789012345e-06, float("nan")], "trial": [1, 2]})
+    assert json.loads(json.dumps(best_records(frame))) == [
+        {"rate": 1.23456789012345e-06, "trial": 1},
+        {"rate": None, "trial": 2},
+    ]
 
 
 @pytest.mark.parametrize(

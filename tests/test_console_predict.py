@@ -135,6 +135,9 @@ def test_only_what_an_earlier_run_wrote_is_replaced(gland_study: Path, tmp_path:
     (own / "masks" / test[0].name).write_text("mine")
     with pytest.raises(InputError, match=r"own/masks: holds files, and there is no predictions"):
         predict_images(test, GLANDS, own, uri_of(gland_study))
+    (own / "predictions.csv").write_text("file,error\n" + "x" * 200_000)
+    with pytest.raises(InputError, match=r"predictions.csv: was written by something else"):
+        predict_images(test, GLANDS, own, uri_of(gland_study))
     (own / "predictions.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match=r"predictions.csv: was written by something else"):
         predict_images(test, GLANDS, own, uri_of(gland_study))

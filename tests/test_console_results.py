@@ -8,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from conftest import dl4ia, run_study, write_gland_folder
+from optuna.trial import TrialState
 
 from dl4ia.console.results_copy import check_copy, write_copy
 from dl4ia.search.attributes import history_of
@@ -170,6 +171,28 @@ def test_a_copy_that_was_gone_on_with_is_not_replaced(
     assert used.returncode == 2 and "is in use" in used.stderr
 
 
+def test_a_waiting_trial_that_was_trained_is_no_trial_of_the_copy(
+    gland_study: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(gland_study / "mlruns" / "optuna.db", tmp_path / "mlruns" / "optuna.db")
+    study = of(tmp_path, GLANDS)
+    study.enqueue_trial(study.trials[0].params)
+    to = ("results", GLANDS, "--to", "kept")
+    assert dl4ia(tmp_path, *to).returncode == 0
+    study.tell(study.ask(), state=TrialState.FAIL)
+    again = dl4ia(tmp_path, *to)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_folder_that_has_no_address_is_told_first(gland_study: Path, tmp_path: Path) -> None:
+    storage = f"sqlite:///{gland_study}/mlruns/optuna.db"
+    for name, mark in (("a%20b", "%"), ("a?b", "?")):
+        ended = dl4ia(tmp_path, "results", GLANDS, "--to", name, "--storage", storage)
+        assert ended.returncode == 2 and f"--to {name}/{GLANDS}: holds '{mark}'" in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_hosts_are_not_published(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     study = optuna.create_study(study_name="s", storage=url)
@@ -199,6 +222,11 @@ def test_a_study_that_has_gone_on_since_its_score_says_so(
     page = (tmp_path / "kept" / GLANDS / "README.md").read_text()
     assert f"has gone on since:** by now trial {other} would win" in page
     assert not (tmp_path / "kept" / GLANDS / "finalists.csv").exists()
+    study.set_user_attr("selection", selection)
+    study.add_trial(study.best_trial)
+    assert dl4ia(tmp_path, "results", GLANDS, "--to", "kept").returncode == 0
+    page = (tmp_path / "kept" / GLANDS / "README.md").read_text()
+    assert "has gone on since:** 1 trial completed after this winner was chosen" in page
 
 
 def test_what_cannot_be_written_is_said_in_one_line(gland_study: Path, tmp_path: Path) -> None:

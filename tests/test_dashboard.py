@@ -39,13 +39,19 @@ def session(tmp_path: Path, mlflow: str) -> Session:
     return open_in(tmp_path / "out", folder, mlflow)
 
 
+def note(session: Session, trial: FrozenTrial, mlflow_run: str) -> None:
+    dashboard.write_trial_note(
+        session.study, session.task.metric, session.tracking_uri, trial, mlflow_run
+    )
+
+
 def run(session: Session, trials: int = 2) -> list[FrozenTrial]:
     """The finished trials of a search as a study runs it, without MLflow."""
     pictures = partial(dashboard.write_trial_pictures, session)
     objective = replace(session.objective, after_training=pictures)
 
     def after_trial(trial: FrozenTrial) -> None:
-        dashboard.write_trial_note(session, trial, f"run-of-{trial.number}")
+        note(session, trial, f"run-of-{trial.number}")
 
     search(session.study, objective, trials, None, session.turns, after_trial)
     return session.study.get_trials()[:trials]
@@ -120,20 +126,24 @@ def test_nothing_is_written_twice(session: Session) -> None:
     before = stored(session)
     run(session)
     for trial in trials:
-        dashboard.write_trial_note(session, trial, f"run-of-{trial.number}")
+        note(session, trial, f"run-of-{trial.number}")
     dashboard.write_study(session, None, "parent")
     assert stored(session) == before
-    assert dashboard.study_is_written(session, None, "parent")
-    assert not dashboard.study_is_written(session, None, "another run")
+    runs = {str(trial.number): f"run-of-{trial.number}" for trial in trials}
+    assert dashboard.study_is_written(session, None, "parent", runs)
+    assert not dashboard.study_is_written(session, None, "another run", runs)
+    others = runs | {"1": "of another database"}
+    assert not dashboard.study_is_written(session, None, "parent", others)
+    assert dashboard.trials_without_note(session.study, others) == [session.study.get_trials()[1]]
 
 
 def test_a_note_that_was_cut_off_is_missed(session: Session) -> None:
     dashboard.write_study(session, None, "parent")
     search(session.study, session.objective, 1, None, session.turns, lambda trial: None)
-    (trial,) = dashboard.trials_without_note(session.study)
-    assert not dashboard.study_is_written(session, None, "parent")
-    dashboard.write_trial_note(session, trial, "run")
-    assert dashboard.trials_without_note(session.study) == []
+    (trial,) = dashboard.trials_without_note(session.study, {})
+    assert not dashboard.study_is_written(session, None, "parent", {})
+    note(session, trial, "run")
+    assert dashboard.trials_without_note(session.study, {}) == []
 
 
 def test_what_users_add_to_a_note_is_kept(session: Session) -> None:
@@ -141,11 +151,11 @@ def test_what_users_add_to_a_note_is_kept(session: Session) -> None:
     assert "Leaderboard" not in get_note(session.study)
     save_note(session.study, get_note(session.study) + "\n\nSee page 3.")
     run(session)
-    assert not dashboard.study_is_written(session, None, "parent")  # the leaderboard is new
+    assert not dashboard.study_is_written(session, None, "parent", {})  # the leaderboard is new
     dashboard.write_study(session, None, "parent")
-    note = get_note(session.study)
-    assert "Leaderboard" in note and note.endswith("\n\nSee page 3.")
-    assert dashboard.study_is_written(session, None, "parent")
+    told = get_note(session.study)
+    assert "Leaderboard" in told and told.endswith("\n\nSee page 3.")
+    assert dashboard.study_is_written(session, None, "parent", {})
 
 
 def test_the_study_note(session: Session) -> None:

@@ -243,6 +243,16 @@ def test_a_database_of_several_folders_keeps_its_places(tmp_path: Path) -> None:
     assert found is not None and found.artifact_location == str(one / "artifacts" / "mlflow")
 
 
+def test_a_folder_inside_the_databases_own_is_no_moved_one(tmp_path: Path) -> None:
+    uri, inner = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "second" / "artifacts" / "mlflow"
+    (tmp_path / "a.txt").write_text("text")
+    tracker = Tracker(uri, "segmentation", inner)
+    run = tracker.write(TRIAL, None, None)
+    tracker.log_files(run, [tmp_path / "a.txt"], "texts")
+    Tracker(uri, "segmentation", tmp_path / "artifacts" / "mlflow")
+    assert MlflowClient(uri).list_artifacts(run, "texts")[0].path == "texts/a.txt"
+
+
 def test_two_studies_may_begin_at_once(tmp_path: Path) -> None:
     """Neither takes the other's half-made database away."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -46,6 +46,14 @@ def best_runs(
     return frame.apply(lambda column: column if column.name in TEXT else _as_numbers(column))
 
 
+def best_records(runs: pd.DataFrame) -> list[dict[str, object]]:
+    """The rows of `best_runs` for JSON, to the last digit; null where one has no such value."""
+    return [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in runs.to_dict("records")
+    ]
+
+
 def best_table(runs: pd.DataFrame) -> str:
     """The rows of `best_runs` in 100 columns: of the hyperparameters, those that differ and fit."""
     if runs.empty:

@@ -72,13 +72,15 @@ def best(
     Of all studies in it, best first, by the validation metric (mean over images) at the end of
     training. Trials that were pruned or have failed have none.
     """
-    from dl4ia.console.best import best_runs, best_table
+    import json
+
+    from dl4ia.console.best import best_records, best_runs, best_table
 
     runs = best_runs(experiment, top, study, where, tracking_uri)
     if form == "csv":
         click.echo(runs.to_csv(index=False), nl=False)
     elif form == "json":
-        click.echo(runs.to_json(orient="records", indent=2))
+        click.echo(json.dumps(best_records(runs), indent=2))
     else:
         click.echo(best_table(runs))
 

@@ -32,6 +32,8 @@ THICKEST = 256  # pixels of the shorter side for one of the outline
 FAST = 1  # of zlib's levels: at the usual one an overlay takes half as long as the network
 LONGEST_NAME = 200  # bytes; a file system allows 255
 
+Finished = tuple[dict[str, object], dict[Path, Image.Image]]  # a row, and pictures to be written
+
 
 def predict_images(
     places: Sequence[Path], model: str, out: Path, tracking_uri: str, batch: int | None = None
@@ -57,7 +59,7 @@ def predict_images(
     with (out / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as opened:
         writer = csv.DictWriter(opened, ("file", *prediction.columns, "error"))
         writer.writeheader()
-        opened.flush()  # whatever becomes of this run, the next one knows the folder
+        opened.flush()  # whatever becomes of this run, the next one knows what is its
         read = ((path, _opened(prediction, path)) for path in files)
         answered = in_batches(read, winner.network, batch or prediction.batch)
         for path, work in tqdm(answered, total=len(files), unit="image", disable=None):
@@ -65,7 +67,11 @@ def predict_images(
                 failures.append(printable(str(work)))
                 writer.writerow({"file": path, "error": failures[-1]})
             else:
-                writer.writerow({"file": path} | prediction.finish(path, work))
+                row, pictures = prediction.finish(path, work)
+                writer.writerow({"file": path} | row)
+                opened.flush()
+                for file, picture in pictures.items():
+                    picture.save(file, compress_level=FAST)
     print(
         f"{plural(len(files) - len(failures), 'image')} predicted by {winner.name}: {out / TABLE}"
     )
@@ -79,12 +85,16 @@ def _earlier_run(out: Path) -> list[Path]:
     """
     table = out / TABLE
     if table.exists():
-        with table.open(newline="", encoding="utf-8", errors="replace") as opened:
-            rows = csv.DictReader(opened)
-            columns = rows.fieldnames or ["file", "error"]  # an empty file was cut off
-            if (columns[0], columns[-1]) != ("file", "error"):
-                raise InputError(f"{table}: was written by something else; give another -o")
-            names = [Path(row["mask"]).name for row in rows if row.get("mask")]
+        foreign = InputError(f"{table}: was written by something else; give another -o")
+        try:
+            with table.open(newline="", encoding="utf-8", errors="replace") as opened:
+                rows = csv.DictReader(opened)
+                columns = rows.fieldnames or ["file", "error"]  # an empty file was cut off
+                if (columns[0], columns[-1]) != ("file", "error"):
+                    raise foreign
+                names = [Path(row["mask"]).name for row in rows if row.get("mask")]
+        except csv.Error as error:  # a longer field than any name
+            raise foreign from error
         return [out / folder / name for name in names for folder in (MASKS, OVERLAYS)]
     for folder in (MASKS, OVERLAYS):
         if (out / folder).is_dir() and any((out / folder).iterdir()):
@@ -122,18 +132,19 @@ class GlandPrediction:
         pixels = read_unlabelled(path, self._channels, gland_folder.SMALLEST_SIDE)
         return Canvas(pixels, self._size, self._shift)
 
-    def finish(self, path: Path, canvas: Canvas) -> dict[str, object]:
-        """Write both pictures; the image's row."""
+    def finish(self, path: Path, canvas: Canvas) -> Finished:
+        """With both pictures."""
         mask = canvas.mask()
         file = f"{unique_name(path, self._names)}.png"
-        shown = Image.fromarray(overlay(canvas.pixels, mask))
-        Image.fromarray(mask.astype(np.uint8) * 255).save(self._out / MASKS / file)
-        shown.save(self._out / OVERLAYS / file, compress_level=FAST)
-        return {
+        row = {
             "glands": ndimage.label(mask, EIGHT_NEIGHBOURS)[1],
             "gland_pixels": int(mask.sum()),
             "gland_share": f"{mask.mean():.6f}",
             "mask": f"{MASKS}/{file}",
+        }
+        return row, {
+            self._out / MASKS / file: Image.fromarray(mask.astype(np.uint8) * 255),
+            self._out / OVERLAYS / file: Image.fromarray(overlay(canvas.pixels, mask)),
         }
 
 
@@ -179,14 +190,14 @@ class DigitPrediction:
             pixels = np.asarray(resized)
         return Digit(torch.tensor(pixels).unsqueeze(0).float().div(255))
 
-    def finish(self, path: Path, digit: Digit) -> dict[str, object]:
-        """The image's row."""
+    def finish(self, path: Path, digit: Digit) -> Finished:
+        """Without a picture."""
         shares = digit.probabilities.tolist()
         named = {
             f"probability_{name}": f"{share:.6f}"
             for name, share in zip(self._classes, shares, strict=True)
         }
-        return {"class": self._classes[int(digit.probabilities.argmax())]} | named
+        return {"class": self._classes[int(digit.probabilities.argmax())]} | named, {}
 
 
 def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

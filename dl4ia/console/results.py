@@ -22,6 +22,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.addresses import database_in
 from dl4ia.console.results_copy import check_copy, write_copy
 from dl4ia.console.results_page import read_record, results_page
 from dl4ia.console.results_picture import draw_results
@@ -30,7 +31,7 @@ from dl4ia.report import findings
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.study import find_study, first_value, is_interrupted
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.ranking import Selection, ranked_trials
 from dl4ia.selection.repeats import repeat_environments
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
@@ -62,6 +63,7 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
     }
     place = folder / name
     known, database = place / "study.json", place / "optuna.db"
+    database_in(place, database.name, "--to")  # it will have an address
     _check_scores(known, winner)
     check_copy(study, storage, database)
     place.mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,12 @@ def _preferred_since(study: optuna.Study, chosen: FrozenTrial) -> int | None:
     """The trial that a study which has gone on would have win, if the test set were still shut."""
     preferred: int | None = study.user_attrs.get("selection", {}).get("winner")
     return None if preferred == chosen.number else preferred
+
+
+def _completed_since(study: optuna.Study) -> int:
+    """How many trials were completed after the last choice of a winner."""
+    record = study.user_attrs.get("selection", {})
+    return len(ranked_trials(study)) - record["completed"] if record.get("completed") else 0
 
 
 def _trials(study: optuna.Study) -> pd.DataFrame:
@@ -231,6 +239,7 @@ def _record(
         "point": chosen.params,
         "test_openings": study.user_attrs.get("test_openings", []),
         "preferred_since": _preferred_since(study, chosen),
+        "completed_since": _completed_since(study),
         "optimism": selection.optimism if selection else None,
         "shared_optimism": selection.shared_optimism if selection else None,
     }  # fmt: skip

@@ -10,6 +10,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
 
+from dl4ia.addresses import hide_password
 from dl4ia.errors import InputError, first_line
 
 OF_A_PROCESS = re.compile(r"(process \d+) on \S+")
@@ -36,12 +37,17 @@ def check_copy(study: optuna.Study, url: str, file: Path) -> None:
             f"{file}: is no copy of study {study.study_name!r} ({first_line(error)}); {elsewhere}"
         ) from error
     ours = {_begun(trial) for trial in study.get_trials(deepcopy=False)}
-    further = [trial for trial in known.get_trials(deepcopy=False) if _begun(trial) not in ours]
+    further = [
+        trial
+        for trial in known.get_trials(deepcopy=False)
+        if trial.datetime_start is not None and _begun(trial) not in ours
+    ]
     known._storage.remove_session()
     if further:
         raise InputError(
             f"{file}: the study was gone on with there, {len(further)} of its trials are not in "
-            f"{url}; ask for its results with --storage sqlite:///{file}, or {elsewhere}"
+            f"{hide_password(url)}; ask for its results with --storage sqlite:///{file}, or "
+            f"{elsewhere}"
         )
 
 
@@ -58,7 +64,7 @@ def write_copy(study: optuna.Study, url: str, file: Path) -> None:
             new = Path(temporary) / file.name
             _write(study, RDBStorage(f"sqlite:///{new}"))
             new.replace(file)
-    except StorageInternalError as error:
+    except (StorageInternalError, SQLAlchemyError) as error:
         raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
 
 

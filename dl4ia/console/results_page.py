@@ -138,7 +138,7 @@ def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
         "",
         f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
         f"{plural(winner['seeds'], 'seed')}, scored on {plural(winner['images'], 'image')}{whose}: "
-        f"mean ± SD over seeds, {findings.interval_over(winner)}. Retrained at commit "
+        f"{findings.spread_over(winner)}, {findings.interval_over(winner)}. Retrained at commit "
         f"{plain(', '.join(record['retraining_commits']))}. {_opened(record)} "
         "All metrics: [test.csv](test.csv).",
         "",
@@ -148,6 +148,13 @@ def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
 
 def _since(record: Mapping[str, Any]) -> list[str]:
     """That the winner is of an earlier state of the study, where it is."""
+    if record["preferred_since"] is None and record["completed_since"]:
+        return [
+            f"**The study has gone on since:** {plural(record['completed_since'], 'trial')} "
+            "completed after this winner was chosen; its command, given again, says who wins by "
+            "now.",
+            "",
+        ]
     if record["preferred_since"] is None:
         return []
     return [

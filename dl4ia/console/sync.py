@@ -1,6 +1,7 @@
 """MLflow written anew from Optuna's storage, as far as it lacks anything."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -9,8 +10,10 @@ from optuna.exceptions import StorageInternalError
 from dl4ia.addresses import check_tracking, hide_password
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError, TrackingError, first_line
+from dl4ia.report.dashboard import write_trial_note
 from dl4ia.search.study import Identity, find_study, study_id
 from dl4ia.search.turns import KEEP, Turns
+from dl4ia.selection.ranking import ranked_trials
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.tracking.writing import Tracker
@@ -61,10 +64,10 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
             with closed_if_cut_off(lambda: recorded.tracker.close(parent, "KILLED")):
                 written = recorded.tracker.find(name, "trial")
                 before = len(written)
-                write_trials(recorded, parent, written, lambda trial, run: None)
+                note = partial(write_trial_note, study, identity.metric, tracking_uri)
+                write_trials(recorded, parent, written, note)
                 repeats = write_repeats(recorded, parent)
-            ended = not {"selection", "front"}.isdisjoint(study.user_attrs)
-            recorded.tracker.close(parent, "FINISHED" if ended else "KILLED")
+            recorded.tracker.close(parent, "FINISHED" if _has_ended(study) else "KILLED")
         except (TrackingError, StorageInternalError) as error:
             raise InputError(
                 f"MLflow at {hide_password(tracking_uri)}, or the study's storage, failed "
@@ -72,3 +75,11 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
             ) from error
     trials = len(written) - before
     return f"{name}: {plural(trials, 'trial')} and {plural(repeats, 'repeat')} written"
+
+
+def _has_ended(study: optuna.Study) -> bool:
+    """Whether its winner, or its front, is of all trials that it has completed."""
+    record = study.user_attrs.get("selection")
+    if record is None:
+        return "front" in study.user_attrs
+    return record.get("completed", 0) in (0, len(ranked_trials(study)))

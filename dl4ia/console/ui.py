@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from dl4ia.addresses import check_has_study, check_tracked
+from dl4ia.addresses import check_has_study, check_tracked, hide_password
 from dl4ia.errors import InputError
 
 HOST = "127.0.0.1"
@@ -103,7 +103,7 @@ def serve(storage: str, tracking_uri: str, artifacts: Path) -> None:
             servers.append(Server("mlflow ui", "/health", words, ports[1]))
         _wait_until_answered(servers, stopped)
         if not stopped:
-            address = servers[1].address if len(servers) == 2 else tracking_uri
+            address = servers[1].address if len(servers) == 2 else hide_password(tracking_uri)
             print(f"Optuna: {servers[0].address}/dashboard")
             print(f"MLflow: {address}")
             print("Ctrl-C stops both.", flush=True)

@@ -8,13 +8,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dl4ia.errors import InputError, TrackingError, TrialFailure, first_line
-from dl4ia.markdown import write_between_marks
+from dl4ia.markdown import plain, write_between_marks
 from dl4ia.replication.figures import Figure, draw_histories, draw_side_by_side
 from dl4ia.replication.page import write_page
 from dl4ia.replication.tables import Table, as_markdown, as_summary, as_text
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.tasks.pictures import draw_confusion, draw_misclassified
-from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, RunRecord
 from dl4ia.tracking.writing import Tracker
 
@@ -119,13 +118,16 @@ def write_reports(
     provenance = _provenance(outcomes, benches)
     write_page(page, tables, outcomes, pictures, provenance)
     lines = [as_markdown(table, outcomes) for table in tables]
-    text.write_text("\n".join([*lines, " ".join(provenance), ""]), encoding="utf-8")
+    text.write_text("\n".join([*lines, plain(" ".join(provenance)), ""]), encoding="utf-8")
     return [page, text]
 
 
 def write_into(file: Path, tables: Sequence[Table], outcomes: Outcomes, benches: Benches) -> None:
     """Replace what stands between the marks of a text by the short table."""
-    table, provenance = as_summary(tables, outcomes), " ".join(_provenance(outcomes, benches))
+    table, provenance = (
+        as_summary(tables, outcomes),
+        plain(" ".join(_provenance(outcomes, benches))),
+    )
     write_between_marks(file, MARK, f"{table}\n{provenance}")
 
 
@@ -140,14 +142,15 @@ def _provenance(outcomes: Outcomes, benches: Benches) -> list[str]:
         known = {environment[key] for environment in environments if key in environment}
         return ", ".join(sorted(known))
 
-    seeds = plural(len({outcome.seed for outcome in every}), "seed")
+    seeds = len({outcome.seed for outcome in every})
+    spread = f"mean ± SD over {seeds} seeds" if seeds > 1 else "1 seed"
     commits = ", ".join(sorted({environment["commit"][:10] for environment in environments}))
     changed = " (with uncommitted changes)" if "True" in values("dirty") else ""
     precisions = {f"{each.recipe['task']} in {each.environment['precision']}" for each in every}
     days = sorted({outcome.end[:10] for outcome in every})
     return [
         *(f"Data: {bench.source.description}." for bench in benches.values()),
-        f"Ours: mean ± SD over {seeds}, of the weights after the last epoch. Made by studies/"
+        f"Ours: {spread}, of the weights after the last epoch. Made by studies/"
         f"replicate.py at commit {commits}{changed} on {values('device')} "
         f"({', '.join(filter(None, [values('processor'), values('system')]))}, cores a process: "
         f"{values('cores')}, {', '.join(sorted(precisions))}, torch {values('torch')}), "
@@ -161,10 +164,12 @@ def _gland_pictures(
 ) -> dict[str, Path]:
     _, scored = bench.parts(training, 0)
     predictions = {label: bench.predictions(outcome) for label, outcome in shown.items()}
-    names = [name for name in ("image_05.png", "image_11.png") if name in scored.names]
+    known = ("image_05.png", "image_11.png")
+    names: list[str] = [name for name in known if name in scored.names]
     file = folder / "segmentations.png"
-    draw_side_by_side(scored, predictions, names or scored.names[:2], file)
-    return {"Figures 8 to 18: test images 05 and 11, first seed": file}
+    names = names or list(scored.names[:2])
+    draw_side_by_side(scored, predictions, names, file)
+    return {f"Figures 8 to 18: test images {' and '.join(names)}, first seed": file}
 
 
 def _digit_pictures(

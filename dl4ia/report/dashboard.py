@@ -6,6 +6,7 @@ imports optuna_dashboard.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
@@ -43,17 +44,33 @@ def write_trial_pictures(
         trial.set_user_attr("no_pictures", first_line(error))
 
 
-def write_trial_note(session: Session, trial: FrozenTrial, run: str) -> None:
-    """The note of a finished trial, of which MLflow has the run `run`."""
-    note = trial_note(trial, session.task.metric, session.tracking_uri, run)
-    _write(optuna.Trial(session.study, trial._trial_id), note)
+def write_trial_note(
+    study: optuna.Study, metric: str, tracking_uri: str, trial: FrozenTrial, run: str
+) -> None:
+    """The note of a finished trial, of which MLflow at that address has the run `run`."""
+    note = trial_note(trial, metric, tracking_uri, run)
+    _write(optuna.Trial(study, trial._trial_id), note)
 
 
-def trials_without_note(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials whose note was cut off."""
+def trials_without_note(study: optuna.Study, runs: Mapping[str, str]) -> list[FrozenTrial]:
+    """Finished trials whose note was cut off, or names another run than MLflow's own.
+
+    runs: number of a trial -> its run, as far as MLflow has it.
+    """
     known = study._storage.get_study_system_attrs(study._study_id)
-    ended = ended_trials(study)
-    return [trial for trial in ended if f"dashboard:{trial._trial_id}:note_ver" not in known]
+
+    def is_noted(trial: FrozenTrial) -> bool:
+        start = f"dashboard:{trial._trial_id}:note_"
+        if f"{start}ver" not in known:
+            return False
+        parts = sorted(
+            (int(key.removeprefix(f"{start}str:")), text)
+            for key, text in known.items()
+            if key.startswith(f"{start}str:")
+        )
+        return runs.get(str(trial.number), "") in "".join(text for _, text in parts)
+
+    return [trial for trial in ended_trials(study) if not is_noted(trial)]
 
 
 def write_study(session: Session, selection: Selection | None, run: str) -> None:
@@ -82,12 +99,16 @@ def write_study(session: Session, selection: Selection | None, run: str) -> None
     _write(study, study_note(session, selection, run))
 
 
-def study_is_written(session: Session, selection: Selection | None, run: str) -> bool:
-    """Whether `write_study` and the trials' notes would change nothing."""
+def study_is_written(
+    session: Session, selection: Selection | None, run: str, runs: Mapping[str, str]
+) -> bool:
+    """Whether `write_study` and the trials' notes would change nothing; runs: the trials'."""
     from optuna_dashboard import get_note  # slow to import
 
     note = study_note(session, selection, run) + REMARKS
-    return get_note(session.study).startswith(note) and not trials_without_note(session.study)
+    if not get_note(session.study).startswith(note):
+        return False
+    return not trials_without_note(session.study, runs)
 
 
 def _write(owner: optuna.Study | optuna.Trial, note: str) -> None:

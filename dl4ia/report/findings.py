@@ -201,6 +201,11 @@ def reports_best(selection: Selection, winner: Mapping[str, Any]) -> str:
     return f"the report's best{since}"
 
 
+def spread_over(winner: Mapping[str, Any]) -> str:
+    """What a winner's scores are of."""
+    return f"mean ± SD over {winner['seeds']} seeds" if winner["seeds"] > 1 else "of 1 seed"
+
+
 def interval_over(winner: Mapping[str, Any]) -> str:
     """What a winner's 95 % intervals are over, or that there are none."""
     clusters = winner["patients"] or winner["images"]

@@ -15,7 +15,7 @@ from dl4ia.search.pareto import pareto_front
 from dl4ia.search.study import RANDOM_TRIALS, ended_trials, first_value, is_interrupted
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.ranking import Selection, ranked_trials
 from dl4ia.selection.repeats import repeat_environments
 from dl4ia.statistics import expected_best
 from dl4ia.text import plural, short
@@ -77,7 +77,7 @@ def _headline(
         tiles.append(
             (
                 findings.spread(scores, f"test_{metric}"),
-                f"test {metric}, mean ± SD over {plural(winner['seeds'], 'seed')}; 95 % interval "
+                f"test {metric}, {findings.spread_over(winner)}; 95 % interval "
                 f"{findings.interval(scores, f'test_{metric}')}",
             )
         )
@@ -133,9 +133,9 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
         html.paragraph(
             f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
             f"{plural(winner['seeds'], 'seed')}, and scored on "
-            f"{plural(winner['images'], 'image')}{whose}: {findings.interval_over(winner)}, by "
-            "bootstrap; differences are paired. Distances (Hausdorff) are in pixels: lower is "
-            "better."
+            f"{plural(winner['images'], 'image')}{whose}: {findings.interval_over(winner)}. "
+            "Intervals are by bootstrap; differences are paired. Distances (Hausdorff) are in "
+            "pixels: lower is better."
         ),
         html.table(rows),
     ]
@@ -225,14 +225,16 @@ def _front(study: optuna.Study) -> list[str]:
 
 
 def _choices(study: optuna.Study, metric: str) -> list[str]:
-    """Importances, and the trials over what matters most."""
+    """Importances, and the trials over what matters most; nothing where all are of one value."""
+    if len({first_value(trial) for trial in ranked_trials(study)}) < 2:
+        return []  # where Optuna would say that all hyperparameters matter the same
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of experimental features, and of constant parameters
         try:
             # Optuna takes a target to be better where it is lower.
             target = (lambda trial: -first_value(trial)) if len(study.directions) > 1 else None
             importances = optuna.importance.get_param_importances(study, target=target)
-        except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
+        except (ValueError, RuntimeError):  # of a search that no evaluator can judge
             return []
         drawn = [name for name, value in importances.items() if value > 0][:MOST_IMPORTANT]
         if not drawn:

@@ -189,12 +189,11 @@ def _test_lines(
     """The winner's scores, what is no single model's, and how it compares with the report's."""
     openings = study.user_attrs["test_openings"]
     last = openings[-1]
-    scores, seeds = winner["metrics"], winner["seeds"]
-    spread = f"mean ± SD over {seeds} seeds" if seeds > 1 else "1 seed"
+    scores = winner["metrics"]
     over = f"{winner['patients']} patients" if winner["patients"] else f"{winner['images']} images"
     lines = [
-        f"Test (retrained on all training images, {plural(winner['epochs'], 'epoch')}; {spread}, "
-        f"{findings.interval_over(winner)})",
+        f"Test (retrained on all training images, {plural(winner['epochs'], 'epoch')}; "
+        f"{findings.spread_over(winner)}, {findings.interval_over(winner)})",
         *_score_lines(metric, scores, "test"),
     ]
     further = [name for name in findings.test_metrics(scores) if not name.startswith(metric)]

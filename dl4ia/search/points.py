@@ -6,6 +6,7 @@ from typing import Any
 
 from dl4ia.errors import InputError, first_line
 from dl4ia.search_space import Point, Space, check_point
+from dl4ia.text import printable
 
 EXPECTED = (
     "expected JSON: a study.json of `dl4ia results`, an object of hyperparameters such as those of "
@@ -14,6 +15,7 @@ EXPECTED = (
 
 
 LARGEST_EXACT = 2**53  # whole number that a float holds, and all below it
+LONGEST_NAME = 100  # of a study
 
 
 def read_points(file: Path, space: Space) -> dict[str, Point]:
@@ -29,7 +31,7 @@ def read_points(file: Path, space: Space) -> dict[str, Point]:
     for number, each in enumerate(found, start=1):
         if not isinstance(each, dict) or not each:
             raise InputError(f"--points {file}: {EXPECTED}")
-        label, held_point = _labelled(each, f"{file.stem} {number}")
+        label, held_point = _labelled(each, f"{printable(file.stem)} {number}")
         point = _with_reals(held_point, space)
         if label in points:
             label += f" {number}"
@@ -60,5 +62,7 @@ def _with_reals(point: Point, space: Space) -> Point:
 def _labelled(held: dict[str, Any], label: str) -> tuple[str, Point]:
     """Of a study's record its winner; of anything else itself."""
     if isinstance(held.get("point"), dict):
-        return f"winner of {held['study']}" if "study" in held else label, held["point"]
+        if "study" in held:
+            label = f"winner of {printable(str(held['study']))[:LONGEST_NAME]}"
+        return label, held["point"]
     return label, held

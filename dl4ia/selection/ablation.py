@@ -5,7 +5,7 @@ winner was chosen: there it had luck, which would be taken for what its choices 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dl4ia.errors import OutOfMemory, TrialFailure
@@ -30,8 +30,12 @@ class Effect:
     failure: str = ""
 
     def estimate(self, held_out: float) -> Estimate:
-        """Mean and 95 % interval of the differences."""
-        return estimate(self.differences, held_out)
+        """Mean and 95 % interval of the differences.
+
+        It is cut off at -1 and 1: they are of shares, which a t does not know.
+        """
+        found = estimate(self.differences, held_out)
+        return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
 def effects_of(record: Mapping[str, Any]) -> list[Effect]:

@@ -53,6 +53,7 @@ class Selection:
     repeats: int
     held_out: float
     reused: int = 0  # how many of the repeats' splits are the search's own
+    completed: int = 0  # trials of the study when it was made; 0: an earlier version's
 
     def estimate(self, finalist: Finalist) -> Estimate:
         """Its mean over repeats, and how far that can be trusted.
@@ -139,7 +140,13 @@ def best_report_model(study: optuna.Study) -> FrozenTrial | None:
 def without_finalists(study: optuna.Study, winner: FrozenTrial) -> Selection:
     """A trial of the search wins as it is."""
     report = best_report_model(study)
-    return Selection((), winner.number, None, report.number if report else None, 0, 0.0)
+    found = Selection((), winner.number, None, report.number if report else None, 0, 0.0)
+    return of_today(found, study)
+
+
+def of_today(selection: Selection, study: optuna.Study) -> Selection:
+    """A choice that holds for all trials that `study` has completed by now."""
+    return replace(selection, completed=len(ranked_trials(study)))
 
 
 def choose_finalists(study: optuna.Study, count: int) -> list[FrozenTrial]:

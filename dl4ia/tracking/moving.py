@@ -21,10 +21,13 @@ def follow_move(database: Path, known: str, artifacts: Path) -> None:
     """Have everything that `database` has under `known` be under `artifacts` instead.
 
     And what it has beside them in the same folder. known: where its artifacts were. Does nothing
-    where they are not in the database's own folder, as of one that several folders write into.
+    where they are not in the database's own folder, or still are where they were inside it: several
+    folders write into one database.
     """
     here, inside = artifacts.resolve(), database.resolve().parent
     if known == str(here) or not here.is_relative_to(inside):
+        return
+    if Path(known).is_relative_to(inside) and Path(known).exists():
         return
     end = f"/{here.relative_to(inside)}"
     if not known.endswith(end):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import mlflow.artifacts
@@ -107,9 +108,13 @@ def load_winner(uri: str, reference: str) -> Winner:
                 f"{label}: its files are not in {source} any more; bring them back there, or, "
                 "where all of --out was moved, give the study's command once more: it finds them"
             )
-        folder = Path(mlflow.artifacts.download_artifacts(source, tracking_uri=uri))
-        signature = Model.load(str(folder)).signature
-        network = load_network(folder)
+        with TemporaryDirectory() as temporary:
+            place = source if Path(source).is_dir() else None  # else it is copied from a server
+            folder = place or mlflow.artifacts.download_artifacts(
+                source, tracking_uri=uri, dst_path=temporary
+            )
+            signature = Model.load(folder).signature
+            network = load_network(Path(folder))
     (shape,), (answer,) = (
         [spec.shape[1:] for spec in side.inputs] for side in (signature.inputs, signature.outputs)
     )

@@ -25,6 +25,7 @@ from dl4ia.selection.ranking import (
     Selection,
     best_trial,
     choose_finalists,
+    of_today,
     select,
     without_finalists,
 )
@@ -57,7 +58,7 @@ def run_finalists(session: Session) -> Selection:
         tqdm.write(f"  {where}  {value:.4f}  trial {trial.number:>3}  {describe(trial)}")
 
     with epoch_bar(len(trials) * len(repeats) * epochs) as bar:
-        return select(trials, repeats, bar.update, after_repeat)
+        return of_today(select(trials, repeats, bar.update, after_repeat), session.study)
 
 
 def current_selection(session: Session) -> Selection | None:
@@ -73,7 +74,9 @@ def current_selection(session: Session) -> Selection | None:
     selection = Selection.from_record(record)
     chosen = choose_finalists(session.study, session.arguments.finalists)
     same = {each.trial for each in selection.finalists} == {trial.number for trial in chosen}
-    return selection if same and selection.repeats == session.arguments.repeats else None
+    if not same or selection.repeats != session.arguments.repeats:
+        return None
+    return of_today(selection, session.study)
 
 
 def run_ablation(session: Session, selection: Selection) -> None:

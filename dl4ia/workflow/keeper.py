@@ -30,9 +30,12 @@ class Keeper:
         self._written = session.tracker.find(session.name, "trial")
         self._wake = threading.Event()
         self._failed = False
-        for trial in dashboard.trials_without_note(session.study):
+        self._note = partial(
+            dashboard.write_trial_note, session.study, session.task.metric, session.tracking_uri
+        )
+        for trial in dashboard.trials_without_note(session.study, self._written):
             if str(trial.number) in self._written:
-                dashboard.write_trial_note(session, trial, self._written[str(trial.number)])
+                self._note(trial, self._written[str(trial.number)])
 
     def __enter__(self) -> "Keeper":
         self._done = False
@@ -62,8 +65,7 @@ class Keeper:
                 session.tracker.discard_unfinished(session.name)
                 self._written = session.tracker.find(session.name, "trial")
                 self._failed = False
-            note = partial(dashboard.write_trial_note, session)
-            write_trials(session, self._parent, self._written, note)
+            write_trials(session, self._parent, self._written, self._note)
         except (TrackingError, StorageInternalError):
             self._failed = True
             raise

@@ -111,12 +111,12 @@ def _is_complete(session: Session) -> bool:
     if len(finished_trials(session.study)) < session.arguments.trials:
         return False
     ended = ended_trials(session.study)
-    tracked = session.tracker.find(session.name, "trial").keys()
-    if not {str(trial.number) for trial in ended} <= tracked:
+    tracked = session.tracker.find(session.name, "trial")
+    if not {str(trial.number) for trial in ended} <= tracked.keys():
         return False
     (parent, *_) = [*session.tracker.find(session.name, "study").values(), ""]
     if _wants_front(session.arguments):
-        written = dashboard.study_is_written(session, None, parent)
+        written = dashboard.study_is_written(session, None, parent, tracked)
         return written and session.front_picture.exists()
     selection = current_selection(session)
     if selection is None or not winner_is_scored(session, selection):
@@ -125,7 +125,8 @@ def _is_complete(session: Session) -> bool:
         return False
     if not (repeats_are_written(session) and winner_is_tracked(session)):
         return False
-    return dashboard.study_is_written(session, selection, parent)
+    written = dashboard.study_is_written(session, selection, parent, tracked)
+    return written and session.page.exists()
 
 
 def _run(session: Session) -> None:
