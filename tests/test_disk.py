@@ -18,7 +18,7 @@ from dl4ia.workflow.keeper import Keeper
 
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
            "--trials", "12", "--epochs", "2", "--finalists", "1", "--repeats", "2",
-           "--seeds", "1"]  # fmt: skip
+           "--seeds", "1", "--workers", "1"]  # fmt: skip
 
 
 def run(folder: Path) -> "subprocess.CompletedProcess[str]":

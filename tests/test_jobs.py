@@ -154,11 +154,39 @@ def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.Monk
     monkeypatch.setattr(trials, "worker_count", lambda session: 2)
     monkeypatch.setattr(trials, "open_workers", lambda *_: Dying())
     monkeypatch.setattr(Progress, "show", lambda self, trial: self._seen.add(trial.number))
-    arguments = SimpleNamespace(trials=9, ray=None)
+    arguments = SimpleNamespace(trials=9, ray=None, workers=2)
     session = SimpleNamespace(study=study, arguments=arguments, search_time=SearchTime(None, None))
     with Trials(session) as missing:  # type: ignore[arg-type]
         missing.run()
     assert progress == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked", "expected"), [(50, None, 8), (12, None, 2), (9, None, 1), (50, 16, 16)]
+)
+def test_workers_that_nobody_asked_for_leave_the_sampler_something(
+    monkeypatch: pytest.MonkeyPatch, wanted: int, asked: int | None, expected: int
+) -> None:
+    opened: list[int] = []
+    monkeypatch.setattr(trials, "worker_count", lambda session: 16)
+    monkeypatch.setattr(
+        trials, "open_workers", lambda session, count, _: opened.append(count) or nullcontext()
+    )
+    study = optuna.create_study(direction="maximize")
+    arguments = SimpleNamespace(trials=wanted, ray=None, workers=asked)
+    session = SimpleNamespace(study=study, arguments=arguments, search_time=SearchTime(None, None))
+    with Trials(session):  # type: ignore[arg-type]
+        pass
+    assert opened == ([expected] if expected > 1 else [])  # one is this process itself
+
+
+def test_a_worker_a_core_as_far_as_the_memory_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "usable_cores", lambda: list(range(6)))
+    for gigabytes, expected in ((64, 6), (7, 2), (1, 1)):
+        free = SimpleNamespace(available=gigabytes << 30)
+        monkeypatch.setattr(processes.psutil, "virtual_memory", lambda free=free: free)
+        assert processes.default_count("cpu", 0) == expected
+    assert processes.default_count("cuda", 3) == 3
 
 
 def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -> None:

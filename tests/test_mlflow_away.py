@@ -25,7 +25,7 @@ def start(folder: Path, port: int, trials: int) -> "subprocess.Popen[bytes]":
     script = str(ROOT / "studies" / "segmentation.py")
     words = [sys.executable, script, "--data", "Tiny Glands", "--epochs", "8", "--trials",
              str(trials), "--finalists", "1", "--repeats", "2", "--seeds", "1",
-             "--tracking-uri", f"http://127.0.0.1:{port}"]  # fmt: skip
+             "--tracking-uri", f"http://127.0.0.1:{port}", "--workers", "1"]  # fmt: skip
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
 

@@ -271,7 +271,7 @@ def test_the_same_command_twice_is_one_study(address: str, tmp_path: Path) -> No
     with serving(tmp_path, server, "/health") as tracking:
         words = [sys.executable, script, "--data", "Tiny Glands", "--trials", "24", "--epochs",
                  "4", "--finalists", "1", "--repeats", "2", "--seeds", "1", "--storage", address,
-                 "--tracking-uri", tracking]  # fmt: skip
+                 "--tracking-uri", tracking, "--workers", "1"]  # fmt: skip
         machines = [tmp_path / name for name in ("one", "two")]
         for folder in machines:
             write_gland_folder(folder / "Tiny Glands")

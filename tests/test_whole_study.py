@@ -35,7 +35,7 @@ from search_spaces.segmentation import REPORT_MODELS
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 NAME = "segmentation-tiny-glands"
 FLAGS = ["--trials", "11", "--epochs", "3", "--retraining-epochs", "4", "--seeds", "2",
-         "--finalists", "2", "--repeats", "2"]  # fmt: skip
+         "--finalists", "2", "--repeats", "2", "--workers", "1"]  # fmt: skip
 
 
 def command(folder: Path, *flags: str) -> list[str]:
@@ -436,7 +436,7 @@ def test_no_test_file_is_read_before_the_evaluation(
     parser = study_parser("", "", "", "")
     add_gland_flags(parser)
     flags = ["--data", "Tiny Glands", "--trials", "2", "--epochs", "1", "--finalists", "1",
-             "--repeats", "2", "--ablate"]  # fmt: skip
+             "--repeats", "2", "--ablate", "--workers", "1"]  # fmt: skip
     arguments = parse(parser, flags)
     with pytest.raises(AssertionError, match="was read before"):
         GlandFolder(Path("Tiny Glands")).test()  # the watch works

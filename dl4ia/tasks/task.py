@@ -18,7 +18,7 @@ class Task(Protocol):
     name: str  # the MLflow experiment
     metric: str  # a study maximises the validation part's `val_<metric>`
     classes: tuple[str, ...]  # names of the labels 0, 1, …
-    cores_a_worker: int  # that a training makes good use of
+    cores_a_worker: int  # that a training makes some use of, on a cluster that has them idle
     settings: type[Any]  # a dataclass: of a network; what does not apply has its defaults
     trains_in_low_precision: bool  # where that is faster; only if the score does not suffer
 

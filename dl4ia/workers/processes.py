@@ -26,12 +26,15 @@ MISTAKE = 2  # exit status after a user's mistake
 MEMORY = 3 << 30  # bytes that a worker may need on a processor
 
 
-def default_count(device: str, gpus: int, cores_a_worker: int) -> int:
-    """A worker a GPU; on the processor one for so many cores, as far as the memory reaches."""
+def default_count(device: str, gpus: int) -> int:
+    """A worker a GPU; on the processor one a core, as far as the memory reaches.
+
+    Two gland trainings side by side, a core each, are through 1.2 to 1.6 times as soon as one after
+    the other on both (modern_unet, U-Net and ResNet on an AMD EPYC).
+    """
     if device == "cuda":
         return gpus
-    most = psutil.virtual_memory().available // MEMORY
-    return max(1, min(len(usable_cores()) // cores_a_worker, most))
+    return max(1, min(len(usable_cores()), psutil.virtual_memory().available // MEMORY))
 
 
 class WorkersDied(InputError):

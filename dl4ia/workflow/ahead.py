@@ -29,8 +29,8 @@ START_UP = 10.0  # seconds until workers train
 
 def worker_count(session: Session) -> int:
     """As asked for, or as many as the machine has room for."""
-    device, cores = session.objective.device.type, session.task.cores_a_worker
-    return session.arguments.workers or default_count(device, _gpus(session), cores)
+    device = session.objective.device.type
+    return session.arguments.workers or default_count(device, _gpus(session))
 
 
 def open_workers(session: Session, count: int, flags: Sequence[str] = ()) -> Workers | RayWorkers:

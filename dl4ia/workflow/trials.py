@@ -17,6 +17,10 @@ from dl4ia.workers.cluster import RayWorkers
 from dl4ia.workers.processes import Workers
 from dl4ia.workflow.ahead import OFTEN, open_workers, worker_count
 
+# For each worker that nobody asked for. Of those trials that run at once none knows of the others,
+# and each worker begins with one more that is random: of 50 trials, 8 of them leave half to model.
+TRIALS_A_WORKER = 6
+
 
 class Trials:
     """Those that are missing when `with` begins; its workers, if any, start up at once."""
@@ -29,6 +33,8 @@ class Trials:
     def __enter__(self) -> "Trials":
         arguments = self._session.arguments
         count = min(worker_count(self._session), self._progress.missing)
+        if not arguments.workers:
+            count = min(count, max(1, arguments.trials // TRIALS_A_WORKER))
         self._workers: Workers | RayWorkers | None = None
         if count > 1 or (count and arguments.ray):
             # One that replaces another has no more time than that one had.
