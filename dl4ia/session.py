@@ -56,7 +56,7 @@ class Length:
 
 
 class SearchTime:
-    """How long trials may be begun: `--timeout`, counted from when this command first begins one.
+    """How long trials may be begun: `--timeout`, counted from when this command begins to search.
 
     A command that takes the records over, and searches once more, has what is left.
     """

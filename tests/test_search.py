@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
@@ -108,6 +108,25 @@ def test_as_many_random_trials_are_trained_whatever_is_skipped(
     trained = [trial.number for trial in finished_trials(study)]
     assert min(modelled) == trained[-2] + 1  # all before it were random, or named
     assert min(modelled) > 2 + RANDOM_TRIALS  # some were skipped
+
+
+@pytest.mark.parametrize(("directions", "most"), [(1, 25), (2, 100)])
+def test_a_tenth_of_what_was_trained_is_good_whatever_is_skipped(
+    directions: int, most: int
+) -> None:
+    study = optuna.create_study(directions=["maximize"] * directions)
+    sampler = study.sampler = Sampler(0, 1)
+    for number in range(30):
+        skipped = {"skipped": "5 weights, over 4"} if number % 3 else {}
+        study.add_trial(
+            create_trial(state=TrialState.PRUNED, user_attrs=skipped)
+            if skipped
+            else create_trial(values=[0.0] * directions)
+        )
+    study.ask()
+    assert sampler._gamma is not None
+    assert sampler._gamma(30) == 1  # of ten that were trained
+    assert sampler._gamma(20 + 1000) == most
 
 
 def test_a_limit_that_nothing_keeps_is_a_mistake(storage: optuna.storages.RDBStorage) -> None:

@@ -193,6 +193,22 @@ def test_a_finalist_that_fails_cannot_win() -> None:
         selected(study, Known({0.0: [None, None], 1.0: [None, None]}))
 
 
+def test_those_below_a_leader_that_fails_come_back() -> None:
+    """From the repeat on that they lack."""
+    study = study_of((0.9, 10, COMPLETE), (0.8, 10, COMPLETE), (0.7, 10, COMPLETE))
+    repeats = Known(
+        {
+            0.0: [0.90, 0.80, 0.85, None],
+            1.0: [0.70, 0.61, 0.64, 0.68],
+            2.0: [0.60, 0.51, 0.54, 0.58],
+        }
+    )
+    selection = selected(study, repeats)
+    assert selection.winner == 1 and selection.of(1).values == (0.70, 0.61, 0.64, 0.68)
+    assert selection.of(0).given_up == "failed on repeat 4: epoch 1: loss is nan"
+    assert len(repeats.trained) == len(set(repeats.trained)) == 12
+
+
 def test_a_lack_of_memory_decides_nothing() -> None:
     """It is this moment's, and the point may be the best."""
     study = study_of((0.9, 10, COMPLETE), (0.8, 10, COMPLETE))

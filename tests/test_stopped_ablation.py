@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from test_session import open_in
 
+from dl4ia.command_line.flag_types import ALL
+from dl4ia.errors import InputError
 from dl4ia.report.findings import ablation_of
 from dl4ia.search.loop import search
 from dl4ia.selection.ablation import Effect, effects_of
@@ -65,10 +67,46 @@ def test_a_stopped_ablation_shows_what_it_has_and_goes_on(
     counts = {name: len(each.differences) for name, each in effects_in(session).items()}
     assert counts == dict.fromkeys(differing, 1) | {chosen: 2}  # the others' are not lost
     assert ablation_is_done(one, selection) and not ablation_is_done(session, selection)
-    assert "base_width: trial 3 has baseline's, or none" in capsys.readouterr().out
+    assert "base_width: the winner has baseline's" in capsys.readouterr().out
     known = len(kept_repeats(session.study))
 
     run_ablation(session, selection)
     assert ablation_is_done(session, selection)
     assert {len(each.differences) for each in effects_in(session).values()} == {2}
     assert len(kept_repeats(session.study)) == known + len(differing) - 1
+
+
+def test_what_cannot_be_turned_back_is_said_and_trains_nothing(
+    tmp_path: Path, gland_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate", "weight_decay,dropout")
+    search(session.study, session.objective, 1, None, session.turns, lambda trial: None)
+    selection = without_finalists(session.study, session.study.get_trials()[0])
+    run_ablation(session, selection)  # of the baseline itself
+    said = capsys.readouterr().out
+    assert "weight_decay: the winner has none" in said and "dropout: the winner has base" in said
+    every = replace(session, arguments=replace(session.arguments, ablate=ALL))
+    run_ablation(every, selection)
+    assert ablation_is_done(session, selection) and ablation_is_done(every, selection)
+    assert not kept_repeats(session.study)
+
+
+def test_a_winner_that_fails_is_told_and_earlier_repeats_are_kept(
+    tmp_path: Path, gland_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate", "schedule")
+    search(session.study, session.objective, MODEL_3 + 1, None, session.turns, lambda trial: None)
+    selection = without_finalists(session.study, session.study.get_trials()[MODEL_3])
+    train = Repeats._train
+
+    def failing(self: Repeats, point: Any, number: int, *words: Any) -> dict[str, Any]:
+        kept = train(self, point, number, *words)
+        is_winner = point["schedule"] == "exponential"
+        return kept | ({"failure": "loss is nan"} if is_winner and number == 3 else {})
+
+    monkeypatch.setattr(Repeats, "_train", failing)
+    for _ in range(2):  # and again, from what is kept
+        with pytest.raises(InputError, match=r"trial 3 fails on fresh splits \(loss is nan\)"):
+            run_ablation(session, selection)
+        (effect,) = effects_in(session).values()
+        assert effect.name == "schedule" and len(effect.differences) == 1

@@ -229,8 +229,9 @@ def study_parser(
         "--timeout",
         type=seconds,
         metavar="TIME",
-        help="start no further trial this long after the first, e.g. 5400, 90m or 2h; with trials "
-        "missing the test set stays shut, else finalists and retrainings follow (default: none)",
+        help="start no further trial this long after the search's start, e.g. 5400, 90m or 2h; "
+        "with trials missing the test set stays shut, else finalists and retrainings follow "
+        "(default: none)",
     )
     add("--worker", action="store_true", help=argparse.SUPPRESS)  # is one of these
     add("--jobs", type=Path, help=argparse.SUPPRESS)  # in this folder, instead of trials

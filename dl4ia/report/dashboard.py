@@ -5,6 +5,7 @@ what was cut off is written by the next run, and what is there is left as it is.
 imports optuna_dashboard.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from dl4ia.search.study import ended_trials
 from dl4ia.selection.ranking import Selection
 from dl4ia.session import Session
 
+NOTE_PART = re.compile(r"dashboard:([0-9]+):note_str:([0-9]+)")
 REMARKS = "\n\n---\n\n*Written by dl4ia; what you add below this line is kept.*"
 
 
@@ -58,17 +60,16 @@ def trials_without_note(study: optuna.Study, runs: Mapping[str, str]) -> list[Fr
     runs: number of a trial -> its run, as far as MLflow has it.
     """
     known = study._storage.get_study_system_attrs(study._study_id)
+    parts: dict[str, dict[int, str]] = {}  # a trial's id -> its note, which is kept in pieces
+    for key, text in known.items():
+        if found := NOTE_PART.fullmatch(key):
+            parts.setdefault(found[1], {})[int(found[2])] = text
 
     def is_noted(trial: FrozenTrial) -> bool:
-        start = f"dashboard:{trial._trial_id}:note_"
-        if f"{start}ver" not in known:
+        if f"dashboard:{trial._trial_id}:note_ver" not in known:
             return False
-        parts = sorted(
-            (int(key.removeprefix(f"{start}str:")), text)
-            for key, text in known.items()
-            if key.startswith(f"{start}str:")
-        )
-        return runs.get(str(trial.number), "") in "".join(text for _, text in parts)
+        note = "".join(text for _, text in sorted(parts.get(str(trial._trial_id), {}).items()))
+        return runs.get(str(trial.number), "") in note
 
     return [trial for trial in ended_trials(study) if not is_noted(trial)]
 

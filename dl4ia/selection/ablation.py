@@ -5,6 +5,7 @@ winner was chosen: there it had luck, which would be taken for what its choices 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,19 +94,16 @@ def ablate(
     OutOfMemory where the memory runs out for any: not for good.
     """
     points = {f"{label}, {name} turned back": point for name, point in turned.items()}
-    repeats.prepare({label: winner} | points, repeats.numbers)
-    failed = set()
     for number in repeats.numbers:
+        repeats.prepare({label: winner} | points, [number])
         value = repeats.value(winner, number, label, after_epoch)
-        for without, point in points.items():
-            if without in failed:
-                continue
+        for without, point in list(points.items()):
             try:
                 repeats.value(point, number, without, after_epoch)
             except OutOfMemory:
                 raise
             except TrialFailure:
-                failed.add(without)
+                del points[without]
         after_repeat(number, value)
 
 
@@ -116,7 +114,10 @@ def measured_effects(
 
     Of a choice that was trained in no repeat that has the winner too it says nothing.
     """
-    values = {number: repeats.known(winner, number) for number in repeats.numbers}
+    values = {}
+    for number in repeats.numbers:
+        with suppress(TrialFailure):
+            values[number] = repeats.known(winner, number)
     effects = []
     for name, point in turned.items():
         differences, failure = [], ""

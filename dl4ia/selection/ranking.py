@@ -173,13 +173,15 @@ def select(
 ) -> Selection:
     """Train the trials' points on all repeats, but the weak ones on fewer, and choose the winner.
 
-    After each repeat a finalist is given up that the one-sided paired test puts below the leader.
-    Raises InputError where every finalist fails, or the memory runs out.
+    After each repeat a finalist is given up that the one-sided paired test puts below the leader;
+    where that leader fails later, it comes back. Raises InputError where every finalist fails, or
+    the memory runs out.
     """
     values: dict[int, list[float]] = {trial.number: [] for trial in trials}
     given_up: dict[int, str] = {}
-    for number in repeats.numbers:
-        left = [trial for trial in trials if trial.number not in given_up]
+    below: dict[int, int] = {}  # of those that are below a leader: which
+
+    def train(left: Sequence[FrozenTrial], number: int) -> None:
         repeats.prepare({_label(trial): trial.params for trial in left}, [number])
         for trial in left:
             try:
@@ -192,16 +194,29 @@ def select(
                 ) from failure
             except TrialFailure as failure:
                 given_up[trial.number] = f"{FAILED} on repeat {number + 1}: {failure}"
+                for other in [each for each, leader in below.items() if leader == trial.number]:
+                    del given_up[other], below[other]
                 continue
             values[trial.number].append(value)
             after_repeat(number, trial, value)
+
+    for done, number in enumerate(repeats.numbers, start=1):
+        while waiting := [
+            trial
+            for trial in trials
+            if trial.number not in given_up and len(values[trial.number]) < done
+        ]:
+            least = min(len(values[trial.number]) for trial in waiting)
+            behind = [trial for trial in waiting if len(values[trial.number]) == least]
+            train(behind, repeats.numbers[least])
         running = [trial.number for trial in trials if trial.number not in given_up]
-        if running and number + 1 < repeats.numbers.stop:
+        if running and done < len(repeats.numbers):
             leader = max(running, key=lambda trial: float(np.mean(values[trial])))
             for other in running:
-                behind = np.subtract(values[leader], values[other]).tolist()
-                if other != leader and p_positive(behind, repeats.held_out) < STOP_BELOW:
+                differences = np.subtract(values[leader], values[other]).tolist()
+                if other != leader and p_positive(differences, repeats.held_out) < STOP_BELOW:
                     given_up[other] = f"below the leader after {number + 1} repeats"
+                    below[other] = leader
     finalists = [
         Finalist(
             trial.number,

@@ -89,17 +89,36 @@ def run_ablation(session: Session, selection: Selection) -> None:
     wanted = {name: turned[name] for name in _wanted(session, turned)}
     repeats = _repeats(session, _of_ablation(session))
     print(
-        f"\nAblation: {plural(len(wanted), 'choice')} of {label} turned back to {baseline}'s, "
-        f"{len(repeats)} further repeats each",
+        f"\nAblation: {plural(len(wanted), 'choice')} of {label} turned back to {baseline}'s"
+        + (f", {len(repeats)} further repeats each" if wanted else ""),
         flush=True,
     )
-    for name in sorted(set(session.arguments.ablate).difference(ALL, turned)):
-        print(f"  {name}: {label} has {baseline}'s, or none; there is nothing to turn back")
+    for name in session.arguments.ablate:
+        if name not in (*ALL, *turned):
+            print(f"  {name}: {_why_not(session, winner, name)}")
+
+    def keep() -> None:
+        effects = measured_effects(winner, turned, repeats)
+        record = {
+            "trial": selection.winner,
+            "repeats": len(repeats),
+            "first_repeat": repeats.numbers.start,
+            "reused": repeats.reused,
+            "held_out": repeats.held_out,
+            "baseline": baseline,
+            "effects": [asdict(effect) for effect in effects],
+        }
+        if effects or not turned:
+            session.study.set_user_attr("ablation", record)
 
     def after_repeat(number: int, value: float) -> None:
         where = f"repeat {number - repeats.numbers.start + 1}/{len(repeats)}"
         tqdm.write(f"  {where}  {value:.4f}  {label}")
+        keep()
 
+    if not wanted:
+        keep()
+        return
     with epoch_bar((len(wanted) + 1) * len(repeats) * session.identity.epochs) as bar:
         try:
             ablate(winner, wanted, repeats, label, bar.update, after_repeat)
@@ -113,29 +132,21 @@ def run_ablation(session: Session, selection: Selection) -> None:
                 "compared with it; the study is intact: without --ablate its winner is scored"
             ) from failure
         finally:  # what was trained says something where the rest was stopped, too
-            effects = measured_effects(winner, turned, repeats)
-            record = {
-                "trial": selection.winner,
-                "repeats": len(repeats),
-                "first_repeat": repeats.numbers.start,
-                "reused": repeats.reused,
-                "held_out": repeats.held_out,
-                "baseline": baseline,
-                "effects": [asdict(effect) for effect in effects],
-            }
-            if effects or not turned:
-                session.study.set_user_attr("ablation", record)
+            keep()
 
 
 def ablation_is_done(session: Session, selection: Selection) -> bool:
     """Whether the study has the effects of this winner's choices over as many repeats."""
+    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    turned = _turned_back(session, winner)
+    names = _wanted(session, turned)
+    if turned and not names:
+        return True
     known = session.study.user_attrs.get("ablation", {})
     numbers = _of_ablation(session)
     asked = (selection.winner, len(numbers), numbers.start)
     if (known.get("trial"), known.get("repeats"), known.get("first_repeat")) != asked:
         return False
-    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
-    names = _wanted(session, _turned_back(session, winner))
     return is_measured(effects_of(known), names, len(numbers))
 
 
@@ -143,6 +154,18 @@ def _turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, Point
     models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
     known = [models[session.searched.BASELINE], *models.values()]
     return turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
+
+
+def _why_not(session: Session, winner: Mapping[str, Any], name: str) -> str:
+    """Why one of the winner's choices is not turned back."""
+    label = session.searched.BASELINE
+    baseline = session.searched.REPORT_MODELS[label]
+    for whose, point in (("the winner", winner), (label, baseline)):
+        if name not in point:
+            return f"{whose} has none"
+    if winner[name] == baseline[name]:
+        return f"the winner has {label}'s"
+    return f"with {label}'s another choice would apply, which has no value"
 
 
 def _wanted(session: Session, turned: Iterable[str]) -> list[str]:

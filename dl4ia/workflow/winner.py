@@ -118,12 +118,18 @@ def winner_is_tracked(session: Session) -> bool:
 def track_winner(session: Session, parent: str, page: Path) -> None:
     """Write the recorded winner, its pictures, report page and model into MLflow, if missing.
 
-    The run is RUNNING until all of it is written: one cut off is discarded and written again.
+    The run is RUNNING until all of it is written: one cut off is discarded and written again. Of
+    one that is there the page is renewed.
     """
-    if winner_is_tracked(session):
+    if not session.arguments.seeds:
         return
     session.turns.confirm(KEEP)
     winner = session.study.user_attrs["winner"]
+    written = session.tracker.find(session.name, "winner", "dl4ia.opening")
+    if (known := written.get(str(winner["opening"]))) is not None:
+        if page.exists():
+            session.tracker.log_files(known, [page], "report")
+        return
     record = winner_record(session.name, session.identity, winner, session.environment)
     run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
     files = [Path(name) for name in winner["pictures"]]
