@@ -290,6 +290,16 @@ def test_tiles_are_moved_as_the_whole_image() -> None:
     np.testing.assert_array_equal(small.mask(), whole.mask())
 
 
+@pytest.mark.parametrize("sides", [(16, 16), (30, 120)])
+def test_a_smaller_image_is_moved_before_it_is_reflected(sides: tuple[int, int]) -> None:
+    """As it would be in training."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*sides, 2), np.uint8)
+    small, own = (Canvas(pixels, size, 0.5) for size in ((50, 50), sides))
+    for canvas in (small, own):
+        list(in_batches([(Path("x"), canvas)], brightness, 7))
+    np.testing.assert_array_equal(small.mask(), own.mask())
+
+
 def test_neighbouring_tiles_are_blended() -> None:
     """Where two tiles disagree there is no seam: the nearer middle wins."""
     answers = iter([0.9, 0.2])

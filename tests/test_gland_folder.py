@@ -100,6 +100,14 @@ def test_labels_of_one_value_are_no_labels(folder: Path, value: int, missing: st
     assert len(GlandFolder(folder).train()) == 6
 
 
+def test_an_image_in_the_transparency_is_told(folder: Path) -> None:
+    """Read without it, it would be one colour all over."""
+    colour = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    save(folder / "Train" / "image_02.png", np.dstack([colour, gland(2)]))
+    with pytest.raises(InputError, match=r"image_02.png: .*drawn in its transparency"):
+        GlandFolder(folder, "rgb").train()
+
+
 def test_a_mask_in_the_transparency_is_told(folder: Path) -> None:
     colour = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     save(folder / "Train" / "label_02.png", np.dstack([colour, gland(2)]))

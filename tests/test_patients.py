@@ -92,3 +92,9 @@ def test_another_encoding_is_told(tmp_path: Path, encoding: str) -> None:
     content = (HEADER + ROWS.replace("B", "Bäcker")).encode(encoding)
     with pytest.raises(InputError, match=r"patients.csv: cannot be read as CSV in UTF-8 .*save it"):
         read(tmp_path, content)
+
+
+def test_a_folder_of_that_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "patients.csv").mkdir()
+    with pytest.raises(InputError, match=r"patients.csv: cannot be read \(Is a directory\)"):
+        read_patients(tmp_path, "Train", IMAGES)

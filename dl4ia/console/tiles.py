@@ -23,6 +23,10 @@ class Canvas:
         self._size, self._shift = size, shift
         sides = pixels.shape[:2]
         missing = [max(0, tile - side) for tile, side in zip(size, sides, strict=True)]
+        if any(missing):  # moved before it is reflected, as in training
+            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+            pixels = shift_images(image, shift)[0].permute(1, 2, 0).numpy()
+            self._shift = 0.0
         margins = [(lack // 2, lack - lack // 2) for lack in missing]
         self._inside = tuple(
             slice(before, before + side) for (before, _), side in zip(margins, sides, strict=True)

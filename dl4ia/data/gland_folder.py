@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy import ndimage
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.images import SUFFIXES, check_name, describe_contents, open_image, source_name
 from dl4ia.data.patients import read_patients
-from dl4ia.data.pixels import guess_kind, read_pixels
+from dl4ia.data.pixels import guess_kind, is_alpha_mask, read_pixels
 from dl4ia.errors import InputError
 
 FEWEST_IMAGES = 5  # one validation image in an 80/20 split
@@ -226,22 +225,14 @@ def _read_instances(pairs: list[tuple[Path, Path]], masks: np.ndarray) -> np.nda
     return np.stack(numbered)
 
 
-def _check_is_no_alpha_mask(path: Path, image: Image.Image) -> None:
-    """Of one colour all over, and transparent here and there: the transparency is the mask."""
-    if image.mode not in ("LA", "RGBA"):
-        return
-    *colours, alpha = (np.unique(np.array(channel)) for channel in image.split())
-    if len(alpha) > 1 and all(len(colour) == 1 for colour in colours):
+def _read_numbers(path: Path) -> np.ndarray:
+    """(H, W), one whole number a pixel."""
+    image = open_image(path)
+    if is_alpha_mask(image):
         raise InputError(
             f"{path}: one colour all over, with transparency; expected 0 (background) and 255 "
             "(gland): save the transparency as grey"
         )
-
-
-def _read_numbers(path: Path) -> np.ndarray:
-    """(H, W), one whole number a pixel."""
-    image = open_image(path)
-    _check_is_no_alpha_mask(path, image)
     kind = f"{image.mode}, a palette of colours" if image.mode in ("P", "PA") else image.mode
     if image.mode in ("P", "PA", "LA", "RGBA"):  # colours, not indices; transparency says nothing
         image = image.convert("RGB")

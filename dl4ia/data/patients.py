@@ -59,6 +59,10 @@ def _read_rows(file: Path, part: str) -> list[tuple[int, str, str]]:
                 if split == part:
                     rows.append((reader.line_num, image, patient))
             return rows
+    except OSError as error:
+        raise InputError(
+            f"{file}: cannot be read ({error.strerror}); make it readable, or remove it"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{file}: cannot be read as CSV in UTF-8 ({error}); save it so, or remove it"

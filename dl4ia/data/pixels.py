@@ -30,6 +30,11 @@ def read_pixels(path: Path, kind: str) -> Pixels:
 
 def _channels(path: Path, image: Image.Image, kind: str) -> Pixels:
     """What `read_pixels` gives, of a file that is open already."""
+    if kind != "rgba" and is_alpha_mask(image):
+        raise InputError(
+            f"{path}: one colour all over, drawn in its transparency; expected colours or grey: "
+            "save it on a background"
+        )
     if kind == "grey":
         _check_format(path, image, (*COLOUR_FORMATS, "CMYK"), "grey or colour")
         return np.array(image.convert("L"))[..., np.newaxis]
@@ -46,6 +51,14 @@ def _channels(path: Path, image: Image.Image, kind: str) -> Pixels:
             )
         pixels = pixels[..., :BLUE]
     return pixels
+
+
+def is_alpha_mask(image: Image.Image) -> bool:
+    """Whether it is of one colour all over, and transparent here and there: that is its drawing."""
+    if image.mode not in ("LA", "RGBA"):
+        return False
+    *colours, alpha = (channel.getextrema() for channel in image.split())
+    return alpha[0] != alpha[1] and all(lowest == highest for lowest, highest in colours)
 
 
 def guess_kind(paths: Sequence[Path]) -> str:

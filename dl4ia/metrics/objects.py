@@ -122,28 +122,72 @@ def _object_dice(image: _Image) -> float:
 def _object_hausdorff(image: _Image) -> float:
     if image.shared.size == 0:
         return 0.0 if image.shared.shape == (0, 0) else math.hypot(*image.labelled.shape)
-    distances = np.maximum(
-        _farthest(image.predicted, image.labelled), _farthest(image.labelled, image.predicted).T
-    )
-    # Any overlap comes before every distance.
-    return _mean_of_partners(distances, np.where(image.shared > 0, image.shared, -distances), image)
+    distances = _Distances(image)
+    rows, columns = range(len(image.predicted_areas)), range(len(image.labelled_areas))
+    of_predicted = np.array([distances.to_partner(row, labelled=False) for row in rows])
+    of_labelled = np.array([distances.to_partner(column, labelled=True) for column in columns])
+    return _mean(of_predicted, of_labelled, image)
 
 
-def _farthest(objects: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(objects, others) distances from an object's pixel that is farthest from the other one."""
-    numbers = np.arange(1, objects.max() + 1)
-    columns = [
-        ndimage.maximum(ndimage.distance_transform_edt(others != other), objects, numbers)
-        for other in range(1, others.max() + 1)
-    ]
-    return np.stack(columns, 1)
+class _Distances:
+    """Hausdorff distances between an image's predicted and labelled objects, as far as asked for.
+
+    Of hundreds of specks most have one partner that matters, so that not all pairs are measured.
+    """
+
+    def __init__(self, image: _Image) -> None:
+        self._image = image
+        self._boxes = [
+            np.array(
+                [[(side.start, side.stop) for side in box] for box in ndimage.find_objects(of)]
+            )
+            for of in (image.predicted, image.labelled)
+        ]  # (P, 2, 2) and (L, 2, 2): rows and columns, where they begin and end
+        self._known: dict[tuple[int, int], float] = {}
+
+    def to_partner(self, number: int, labelled: bool) -> float:
+        """From an object, a labelled or a predicted one. Any overlap comes before every distance."""
+        shared = self._image.shared[:, number] if labelled else self._image.shared[number]
+
+        def measured(other: int) -> float:
+            return self._of(other, number) if labelled else self._of(number, other)
+
+        if shared.any():
+            return measured(int(shared.argmax()))
+        mine, others = self._boxes[::-1] if labelled else self._boxes
+        # What is beyond the other one's box is at least as far away as the box.
+        least = np.abs(others - mine[number]).max((1, 2))
+        best = math.inf
+        for other in np.argsort(least, kind="stable"):
+            if least[other] >= best:
+                break
+            best = min(best, measured(int(other)))
+        return best
+
+    def _of(self, row: int, column: int) -> float:
+        if (row, column) not in self._known:
+            mine, other = self._boxes[0][row], self._boxes[1][column]
+            begin, end = np.minimum(mine, other)[:, 0], np.maximum(mine, other)[:, 1]
+            inside = tuple(slice(*ends) for ends in zip(begin, end, strict=True))
+            predicted = self._image.predicted[inside] == row + 1
+            labelled = self._image.labelled[inside] == column + 1
+            farthest = (
+                ndimage.distance_transform_edt(~to)[of].max()
+                for of, to in ((predicted, labelled), (labelled, predicted))
+            )
+            self._known[row, column] = float(max(farthest))
+        return self._known[row, column]
 
 
 def _mean_of_partners(values: np.ndarray, preference: np.ndarray, image: _Image) -> float:
     """Of (P, L) values, those of the pairs that each object prefers, weighted by its area."""
     rows, columns = range(len(image.predicted_areas)), range(len(image.labelled_areas))
     of_predicted = values[rows, preference.argmax(1)]
-    of_labelled = values[preference.argmax(0), columns]
+    return _mean(of_predicted, values[preference.argmax(0), columns], image)
+
+
+def _mean(of_predicted: np.ndarray, of_labelled: np.ndarray, image: _Image) -> float:
+    """Of a value for each object, weighted by its area; both masks count half."""
     means = (
         np.average(of_predicted, weights=image.predicted_areas),
         np.average(of_labelled, weights=image.labelled_areas),

@@ -1,6 +1,6 @@
 """The segmentation task: how its points become networks, and how these are scored."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,9 @@ from dl4ia.search_space import settings_of
 from dl4ia.statistics import Scores
 from dl4ia.tasks.sketches import sketch_segmentations
 
-EVALUATION_BATCH = 16  # images; fixed, so that scoring does not depend on what is tuned
+# At once, and so many of 128x128; fixed, so that scoring does not depend on what is tuned.
+EVALUATION_BATCH = 16
+EVALUATION_PIXELS = EVALUATION_BATCH * 128 * 128
 TRIAL_IMAGES = 3  # that every trial is pictured with
 
 
@@ -117,15 +119,17 @@ class SegmentationTask:
 
         return draw_segmentations(test, self.predict(model, test, device), folder)
 
-    @torch.no_grad()
     def _predictions(
         self, model: nn.Module, dataset: Dataset, device: torch.device
-    ) -> list[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits and labels, a few images at a time: all would not fit into memory."""
         model.eval()
         model.to(device)
-        pairs = []
-        for start in range(0, len(dataset), EVALUATION_BATCH):
-            images = dataset.images[start : start + EVALUATION_BATCH].to(device)
-            labels = dataset.labels[start : start + EVALUATION_BATCH].to(device)
-            pairs.append((model(images.contiguous(memory_format=torch.channels_last)), labels))
-        return pairs
+        pixels = dataset.images[0, 0].numel()
+        batch = max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // pixels))
+        for start in range(0, len(dataset), batch):
+            images = dataset.images[start : start + batch].to(device)
+            labels = dataset.labels[start : start + batch].to(device)
+            with torch.no_grad():
+                logits = model(images.contiguous(memory_format=torch.channels_last))
+            yield logits, labels

@@ -14,7 +14,7 @@ class WeightAverage:
     no first weights stay in it.
     """
 
-    def __init__(self, model: nn.Module, horizon: int) -> None:
+    def __init__(self, model: nn.Module, horizon: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._horizon, self._steps = horizon, 0
 

@@ -100,7 +100,7 @@ def fit(
         )
         average = None
         if settings.averaging > 0:
-            average = WeightAverage(model, max(1, round(settings.averaging * epochs * steps)))
+            average = WeightAverage(model, max(1.0, settings.averaging * epochs * steps))
         scored = model if average is None else average.model
         training = Steps(
             model,
