@@ -15,9 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 EIGHT_NEIGHBOURS = np.ones((3, 3))
+FEW_PAIRS = 1 << 18  # of pixels
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class _Distances:
         self._known: dict[tuple[int, int], float] = {}
 
     def to_partner(self, number: int, labelled: bool) -> float:
-        """From an object, a labelled or a predicted one. Any overlap comes before every distance."""
+        """From an object, labelled or predicted; any overlap comes before every distance."""
         shared = self._image.shared[:, number] if labelled else self._image.shared[number]
 
         def measured(other: int) -> float:
@@ -171,12 +173,18 @@ class _Distances:
             inside = tuple(slice(*ends) for ends in zip(begin, end, strict=True))
             predicted = self._image.predicted[inside] == row + 1
             labelled = self._image.labelled[inside] == column + 1
-            farthest = (
-                ndimage.distance_transform_edt(~to)[of].max()
-                for of, to in ((predicted, labelled), (labelled, predicted))
-            )
-            self._known[row, column] = float(max(farthest))
+            self._known[row, column] = _hausdorff(predicted, labelled)
         return self._known[row, column]
+
+
+def _hausdorff(one: np.ndarray, other: np.ndarray) -> float:
+    """Between all pixels of two masks (H, W), neither of them empty."""
+    pixels = np.argwhere(one), np.argwhere(other)
+    if len(pixels[0]) * len(pixels[1]) <= FEW_PAIRS:  # as of a speck: sooner than two transforms
+        lengths = cdist(*pixels)
+        return float(max(lengths.min(0).max(), lengths.min(1).max()))
+    transform = ndimage.distance_transform_edt
+    return float(max(transform(~other)[one].max(), transform(~one)[other].max()))
 
 
 def _mean_of_partners(values: np.ndarray, preference: np.ndarray, image: _Image) -> float:
