@@ -7,7 +7,7 @@ Both train the same points (of one network, with learning rate, dropout, weight 
 augmentation differing) for the same epochs, none is pruned, and both log every epoch to MLflow and
 keep their study in SQLite. The plain script is Optuna, PyTorch and MLflow as the libraries' own
 examples have them (peers.py); it is run with the DataLoader in its process and with two workers,
-dl4ia with one worker (on two cores its default for glands) and with two (its default for digits).
+dl4ia with one worker and with two (on two cores its default).
 Ray Tune runs the plain script's training, two trials at once; it keeps no study. Each is a command
 of its own, from its first import to the last record; they take turns. Takes up to 25 minutes a
 round on two cores. On a GPU dl4ia and Ray Tune train 4 and 12 at once too, and the plain script

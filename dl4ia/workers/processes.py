@@ -29,8 +29,8 @@ MEMORY = 3 << 30  # bytes that a worker may need on a processor
 def default_count(device: str, gpus: int) -> int:
     """A worker a GPU; on the processor one a core, as far as the memory reaches.
 
-    Two gland trainings side by side, a core each, are through 1.2 to 1.6 times as soon as one after
-    the other on both (modern_unet, U-Net and ResNet on an AMD EPYC).
+    Two trainings side by side, a core each, are through sooner than one after the other on both:
+    `python benchmarks/study_throughput.py` compares one worker with two.
     """
     if device == "cuda":
         return gpus
