@@ -4,7 +4,7 @@ Pure functions of numbers, tested against simulations with known answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,10 @@ class Estimate:
     def has_interval(self) -> bool:
         """Not of one value, nor of values all alike, which say nothing of how they vary."""
         return self.count > 1 and not _is_rounding(self.deviation, self.mean)
+
+    def within(self, lowest: float, highest: float) -> "Estimate":
+        """The same, its interval cut off at the least and the largest that there can be."""
+        return replace(self, low=max(self.low, lowest), high=min(self.high, highest))
 
 
 def estimate(values: Sequence[float], held_out: float) -> Estimate:

@@ -61,7 +61,7 @@ SPACE: Space = {
         "none", "flips_and_quarter_turns", doc="of each image anew in each epoch, with its label"
     ),
     "affine": real(0.0, 1.0, doc="strength; 1: turn ±45°, scale ±30 %, shear ±0.2, shift ±10 %"),
-    # Above 0.6 it would fold images: at 1 the map of 62 % of them turns inside out somewhere.
+    # Above 0.6 it would fold images, as tests/test_augmentation.py counts.
     "elastic": real(0.0, 0.6, doc="strength; 1: displacements of SD 4 % of the image's side"),
     "stain_jitter": real(0.0, 1.0, doc="strength; 1: each stain times 1 ± 0.3, plus ± 0.1"),
 }

@@ -1,5 +1,5 @@
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -105,6 +105,9 @@ class Additive:
 
     def prepare(self, *_: object) -> None:
         pass
+
+    def look_up(self) -> Callable[[Mapping[str, Any], int], float | None]:
+        return self.known
 
     def known(self, point: Mapping[str, Any], number: int) -> float | None:
         return self.outcome(point, number) if (number, dict(point)) in self.trained else None

@@ -11,6 +11,7 @@ from dl4ia.training.augmentation import (
     Augmenter,
     extend_with_report_rotations,
 )
+from search_spaces import segmentation
 
 TURNS = AugmentationSettings(augmentation="flips_and_quarter_turns")
 ALL = AugmentationSettings(
@@ -225,3 +226,17 @@ def test_a_shift_moves_by_at_most_a_tenth_of_the_side_and_nothing_else() -> None
     assert 0.09 < amounts.abs().max().item() <= 0.1001
     assert amounts.mean(0).abs().max().item() < 0.02
     assert abs(torch.corrcoef(amounts.T)[0, 1].item()) < 0.2
+
+
+def share_folded(elastic: float) -> float:
+    """Of 300 images, how many the map turns inside out somewhere."""
+    images = torch.zeros(300, 1, 64, 64)
+    grid = Augmenter(AugmentationSettings(elastic=elastic), images, 0)._grid(torch.arange(300))
+    down, across = grid.diff(dim=1)[:, :, :-1], grid.diff(dim=2)[:, :-1]
+    areas = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
+    return float((areas <= 0).flatten(1).any(1).float().mean())
+
+
+def test_the_strongest_elastic_that_is_searched_hardly_folds_an_image() -> None:
+    highest = segmentation.SPACE["elastic"].high  # type: ignore[union-attr]
+    assert share_folded(highest) < 0.05 < 0.5 < share_folded(1.0)

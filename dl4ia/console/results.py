@@ -31,7 +31,7 @@ from dl4ia.report import findings
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.study import find_study, first_value, is_interrupted
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection, ranked_trials
+from dl4ia.selection.ranking import Selection, completed_since
 from dl4ia.selection.repeats import repeat_environments
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
@@ -105,12 +105,6 @@ def _preferred_since(study: optuna.Study, chosen: FrozenTrial) -> int | None:
     """The trial that a study which has gone on would have win, if the test set were still shut."""
     preferred: int | None = study.user_attrs.get("selection", {}).get("winner")
     return None if preferred == chosen.number else preferred
-
-
-def _completed_since(study: optuna.Study) -> int:
-    """How many trials were completed after the last choice of a winner."""
-    record = study.user_attrs.get("selection", {})
-    return len(ranked_trials(study)) - record["completed"] if record.get("completed") else 0
 
 
 def _trials(study: optuna.Study) -> pd.DataFrame:
@@ -239,7 +233,7 @@ def _record(
         "point": chosen.params,
         "test_openings": study.user_attrs.get("test_openings", []),
         "preferred_since": _preferred_since(study, chosen),
-        "completed_since": _completed_since(study),
+        "completed_since": completed_since(study),
         "optimism": selection.optimism if selection else None,
         "shared_optimism": selection.shared_optimism if selection else None,
     }  # fmt: skip

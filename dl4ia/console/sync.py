@@ -13,7 +13,7 @@ from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.report.dashboard import write_trial_note
 from dl4ia.search.study import Identity, find_study, study_id
 from dl4ia.search.turns import KEEP, Turns
-from dl4ia.selection.ranking import ranked_trials
+from dl4ia.selection.ranking import completed_since
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.tracking.writing import Tracker
@@ -79,7 +79,4 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
 
 def _has_ended(study: optuna.Study) -> bool:
     """Whether its winner, or its front, is of all trials that it has completed."""
-    record = study.user_attrs.get("selection")
-    if record is None:
-        return "front" in study.user_attrs
-    return record.get("completed", 0) in (0, len(ranked_trials(study)))
+    return not {"selection", "front"}.isdisjoint(study.user_attrs) and not completed_since(study)

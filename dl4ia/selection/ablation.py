@@ -6,7 +6,7 @@ winner was chosen: there it had luck, which would be taken for what its choices 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dl4ia.errors import OutOfMemory, TrialFailure
@@ -35,8 +35,7 @@ class Effect:
 
         It is cut off at -1 and 1: they are of shares, which a t does not know.
         """
-        found = estimate(self.differences, held_out)
-        return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+        return estimate(self.differences, held_out).within(-1.0, 1.0)
 
 
 def effects_of(record: Mapping[str, Any]) -> list[Effect]:
@@ -114,16 +113,16 @@ def measured_effects(
 
     Of a choice that was trained in no repeat that has the winner too it says nothing.
     """
-    values = {}
+    known, values = repeats.look_up(), {}
     for number in repeats.numbers:
         with suppress(TrialFailure):
-            values[number] = repeats.known(winner, number)
+            values[number] = known(winner, number)
     effects = []
     for name, point in turned.items():
         differences, failure = [], ""
         for number, value in values.items():
             try:
-                without = repeats.known(point, number)
+                without = known(point, number)
             except TrialFailure as error:
                 failure = failure or str(error)
                 continue

@@ -60,8 +60,7 @@ class Selection:
 
         The interval is cut off at 0 and 1: Dice and accuracy are shares, which a t does not know.
         """
-        found = estimate(finalist.values, self.held_out)
-        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+        return estimate(finalist.values, self.held_out).within(0.0, 1.0)
 
     @property
     def optimism(self) -> float:
@@ -147,6 +146,12 @@ def without_finalists(study: optuna.Study, winner: FrozenTrial) -> Selection:
 def of_today(selection: Selection, study: optuna.Study) -> Selection:
     """A choice that holds for all trials that `study` has completed by now."""
     return replace(selection, completed=len(ranked_trials(study)))
+
+
+def completed_since(study: optuna.Study) -> int:
+    """How many trials were completed after the winner was last chosen; 0 where that is unknown."""
+    known = study.user_attrs.get("selection", {}).get("completed", 0)
+    return len(ranked_trials(study)) - known if known else 0
 
 
 def choose_finalists(study: optuna.Study, count: int) -> list[FrozenTrial]:

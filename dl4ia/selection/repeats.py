@@ -78,17 +78,22 @@ class Repeats:
         label: what MLflow's run is called by. Raises TrialFailure as `fit` does, from what is kept
         as well; that the memory ran out is not kept.
         """
-        known = self.known(point, number)
+        known = self.look_up()(point, number)
         if known is not None:
             return known
         kept = self._train(point, number, label, after_epoch)
         self._keep(point, number, kept)
         return self._value_of(kept)
 
-    def known(self, point: Mapping[str, Any], number: int) -> float | None:
-        """`value` where it is kept; None where that is still to be trained."""
-        kept = kept_repeats(self.study).get(_key(point, number))
-        return None if kept is None else self._value_of(kept)
+    def look_up(self) -> Callable[[Mapping[str, Any], int], float | None]:
+        """What is kept by now, read once: gives `value`, or None of what is still to be trained."""
+        all_kept = kept_repeats(self.study)
+
+        def known(point: Mapping[str, Any], number: int) -> float | None:
+            kept = all_kept.get(_key(point, number))
+            return None if kept is None else self._value_of(kept)
+
+        return known
 
     def train(self, point: Mapping[str, Any], number: int, label: str) -> None:
         """For `value`, ahead of it and beside others; what fails so is not kept.

@@ -109,10 +109,13 @@ def winner_is_scored(session: Session, selection: Selection) -> bool:
 
 def winner_is_tracked(session: Session) -> bool:
     """Whether MLflow has the study's winner, with its model; of 0 seeds there is none to have."""
-    if not session.arguments.seeds:
-        return True
+    return not session.arguments.seeds or _run_of_winner(session) is not None
+
+
+def _run_of_winner(session: Session) -> str | None:
+    """In MLflow, where it is written whole."""
     written = session.tracker.find(session.name, "winner", "dl4ia.opening")
-    return str(session.study.user_attrs["winner"]["opening"]) in written
+    return written.get(str(session.study.user_attrs["winner"]["opening"]))
 
 
 def track_winner(session: Session, parent: str, page: Path) -> None:
@@ -124,12 +127,11 @@ def track_winner(session: Session, parent: str, page: Path) -> None:
     if not session.arguments.seeds:
         return
     session.turns.confirm(KEEP)
-    winner = session.study.user_attrs["winner"]
-    written = session.tracker.find(session.name, "winner", "dl4ia.opening")
-    if (known := written.get(str(winner["opening"]))) is not None:
+    if (known := _run_of_winner(session)) is not None:
         if page.exists():
             session.tracker.log_files(known, [page], "report")
         return
+    winner = session.study.user_attrs["winner"]
     record = winner_record(session.name, session.identity, winner, session.environment)
     run = session.tracker.write(replace(record, end=None, status="RUNNING"), session.data, parent)
     files = [Path(name) for name in winner["pictures"]]
