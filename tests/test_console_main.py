@@ -48,6 +48,10 @@ def test_help(tmp_path: Path, command: str) -> None:
         (["ui"], "sqlite:///mlruns/optuna.db: no study there yet; run one first"),
         (["data", "prepare-glas", "x.zip", "out"], "x.zip: is neither a folder nor a zip file"),
         (["data", "prepare-glas", ".", "out"], ".: no train_N.bmp in it; expected GlaS's release"),
+        (["data", "unmix", "x.png", "-o", "out"], "x.png: no such file"),
+        (["data", "unmix", ".", "-o", "out"], ".: no images in it, but nothing"),
+        (["data", "unmix", ".", "-o", "out", "--size", "8"], "'--size': 8 is not in the range"),
+        (["results", "../x"], "study '../x': expected up to 100 letters, digits, - and _"),
         (["ui", "--storage", "bogus"], "--storage bogus: cannot be reached"),
     ],
 )

@@ -21,11 +21,12 @@ from mlflow import MlflowClient
 from PIL import Image
 from scipy import ndimage
 
-from dl4ia.console.predict import OUTLINE, overlay, predict_images, unique_name
+from dl4ia.console.predict import OUTLINE, overlay, predict_images
 from dl4ia.console.stream import in_batches
 from dl4ia.console.tiles import Canvas, tile_starts
 from dl4ia.data.class_folder import ClassFolder
 from dl4ia.data.gland_folder import GlandFolder
+from dl4ia.data.unlabelled import unique_name
 from dl4ia.errors import InputError
 from dl4ia.tracking.reading import load_winner
 

@@ -6,34 +6,110 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+import mlflow
+import optuna
 import pytest
 from conftest import ROOT, dl4ia, run_study
-from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
-TABLE = (ROOT / "docs" / "querying-mlflow.md").read_text(encoding="utf-8")
+from dl4ia import best_runs
+from search_spaces.segmentation import SPACE
+
+PAGE = (ROOT / "docs" / "querying-mlflow.md").read_text(encoding="utf-8")
+TABLE = PAGE[PAGE.index("| to find | filter |") :]
 FILTERS = re.findall(r"^\| ([^|]+) \| `+([^|]+?)`+ \|$", TABLE, re.MULTILINE)
 
 
 def test_the_table_is_found() -> None:
-    assert len(FILTERS) == TABLE.count("\n| ") - 1
+    assert len(FILTERS) == TABLE.count("\n| ")
+
+
+def last_value(trial: FrozenTrial) -> float:
+    return trial.intermediate_values[max(trial.intermediate_values)]
+
+
+# What a filter is to find, as Optuna knows it: of trials which, of other runs how many.
+Wanted = Callable[[FrozenTrial, float], bool]
+TRIALS: dict[str, Wanted] = {
+    "the trials of one study": lambda *_: True,
+    "completed trials (": lambda trial, _: trial.state == TrialState.COMPLETE,
+    "trials of an architecture": lambda trial, _: trial.params["architecture"] == "unet",
+    "the report's models": lambda trial, _: "report_model" in trial.user_attrs,
+    "one of them": lambda trial, _: trial.user_attrs.get("report_model") == "baseline",
+    "small and good": lambda trial, good: (
+        trial.user_attrs["weights"] < 30_000 and last_value(trial) > good
+    ),
+    "trials of a commit": lambda *_: True,
+    "trials on the very images": lambda *_: True,
+}
+OTHERS = {
+    "what was run in a git checkout": 9 + 2 * 1 + 2,
+    "the study's own run": 1,
+    "the winner, with": 1,
+    "the finalists' repeats": 2,
+    "the first repeat": 1,
+}
+
+
+@pytest.fixture
+def asked(gland_study: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.Study:
+    """The study, in the folder of which MLflow is asked."""
+    monkeypatch.chdir(gland_study)
+    mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")
+    (name,) = optuna.get_all_study_names("sqlite:///mlruns/optuna.db")
+    return optuna.load_study(study_name=name, storage="sqlite:///mlruns/optuna.db")
+
+
+def found(condition: str) -> list[Run]:
+    runs: Any = mlflow.search_runs(
+        experiment_names=["segmentation"], filter_string=condition, output_format="list"
+    )
+    return list(runs)
 
 
 @pytest.mark.parametrize(("purpose", "condition"), FILTERS)
-def test_every_filter_finds_what_it_says(gland_study: Path, purpose: str, condition: str) -> None:
-    uri = f"sqlite:///{gland_study / 'mlruns' / 'mlflow.db'}"
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("segmentation")
-    assert experiment is not None
-    (study, *_) = client.search_runs([experiment.experiment_id], "tags.`dl4ia.kind` = 'study'")
-    (trial, *_) = client.search_runs([experiment.experiment_id], "tags.`dl4ia.kind` = 'trial'")
-    condition = condition.replace("segmentation-warwick", study.data.tags["dl4ia.study"])
-    condition = condition.replace("val_dice > 0.85", "val_dice > 0.01")  # it had one epoch
+def test_every_filter_finds_what_it_says(asked: optuna.Study, purpose: str, condition: str) -> None:
+    trials = asked.get_trials()
+    good = median(map(last_value, trials))
+    (first, *_) = found("tags.`dl4ia.kind` = 'trial'")
+    condition = condition.replace("segmentation-warwick", asked.study_name)
+    condition = condition.replace("val_dice > 0.85", f"val_dice > {good}")  # it had one epoch
     for word, tag in (("COMMIT", "dl4ia.commit"), ("FINGERPRINT", "dl4ia.data_fingerprint")):
-        condition = condition.replace(word, trial.data.tags[tag])
-    assert client.search_runs([experiment.experiment_id], condition), purpose
+        condition = condition.replace(word, first.data.tags[tag])
+    (expected,) = [e for start, e in (TRIALS | OTHERS).items() if purpose.startswith(start)]
+    runs = found(condition)
+    if isinstance(expected, int):
+        assert len(runs) == expected
+    else:
+        numbers = {trial.number for trial in trials if expected(trial, good)}
+        assert {int(run.data.tags["dl4ia.trial"]) for run in runs} == numbers != set()
+
+
+def test_the_columns_of_best_runs(asked: optuna.Study) -> None:
+    (shown,) = re.findall(r"^\| column \|.*?\n\n", PAGE, re.MULTILINE | re.DOTALL)
+    cells = " ".join(line.split("|")[1] for line in shown.splitlines() if line)
+    columns = set(best_runs("segmentation", study=asked.study_name).columns)
+    documented = set(re.findall(r"`(\w+)`", cells)) - {"val_accuracy"}
+    assert documented == columns - SPACE.keys() and columns & SPACE.keys()
+
+
+def test_the_best_trial_of_each_architecture(asked: optuna.Study) -> None:
+    names: dict[str, Any] = {}
+    (code,) = blocks("querying-mlflow.md", "python")
+    exec(compile(code, "querying-mlflow.md", "exec"), names)
+    best: dict[str, float] = {}
+    for trial in asked.get_trials(states=[TrialState.COMPLETE]):
+        architecture = trial.params["architecture"]
+        best[architecture] = max(best.get(architecture, 0.0), last_value(trial))
+    shown = names["best"].set_index("params.architecture")["metrics.val_dice"].to_dict()
+    assert shown == pytest.approx(best) and len(best) > 1
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]))

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import dl4ia
 from PIL import Image
 
+from dl4ia.data import glas_release
 from dl4ia.data.gland_folder import GlandFolder
-from dl4ia.data.glas_release import count_images, prepare_glas, resize_instances, unmix
+from dl4ia.data.glas_release import count_images, prepare_glas, resize_instances
+from dl4ia.data.stains import unmix
 from dl4ia.errors import InputError
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -177,7 +180,54 @@ def test_a_cell_is_of_the_gland_that_covers_most_of_it() -> None:
 
 
 def test_white_has_no_stain() -> None:
-    assert (unmix(np.full((8, 8, 3), 255, np.uint8), 4) == 0).all()
+    assert (unmix(np.full((8, 8, 3), 255, np.uint8), (4, 4)) == 0).all()
+    assert unmix(np.zeros((8, 6, 3), np.uint8)).shape == (8, 6, 3)
+
+
+def test_the_command(release: Path, tmp_path: Path) -> None:
+    words = ["data", "prepare-glas", "release", "it's", "--size", "48", "--split", "testB"]
+    ended = dl4ia(tmp_path, *words)
+    assert ended.returncode == 0, ended.stderr
+    assert "it's: 6 training and 1 test images" in ended.stdout
+    assert """python studies/segmentation.py --data 'it'"'"'s'""" in ended.stdout
+    test = sorted(path.name for path in (tmp_path / "it's" / "Test").iterdir())
+    assert test == ["image_61.png", "instances_61.png", "label_61.png"]
+    assert GlandFolder(tmp_path / "it's").train().images.shape == (6, 2, 48, 48)
+
+
+def test_images_without_labels_are_unmixed_alike(release: Path, tmp_path: Path) -> None:
+    """As prepare-glas does it, labels passed over; what is not in colour is named at the end."""
+    prepared(release, tmp_path / "out")
+    place = a_file(release, "train_1.bmp").parent
+    Image.new("L", (40, 40), 90).save(place / "grey.png")
+    ended = dl4ia(tmp_path, "data", "unmix", "release", "-o", "stains", "--size", "32")
+    assert ended.returncode == 1 and "stains: 9 images of two stains" in ended.stdout
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ") and "grey.png: two stains, or grey; expected" in line
+    for number in range(1, 7):
+        ours = Image.open(tmp_path / "stains" / f"train_{number}.png")
+        known = Image.open(tmp_path / "out" / "Train" / f"image_{number:02d}.png")
+        np.testing.assert_array_equal(ours, known)
+    again = dl4ia(tmp_path, "data", "unmix", "release", "-o", "stains")
+    assert again.returncode == 2 and "stains: is there already" in again.stderr
+
+
+def test_a_zip_that_would_fill_the_disk_is_refused(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "release.zip", "w") as archive:
+        archive.write(a_file(release, "train_1.bmp"), "train_1.bmp")
+    monkeypatch.setattr(glas_release, "LARGEST_FILE", 1000)
+    with pytest.raises(InputError, match=r"train_1\.bmp has 7254 bytes unpacked; expected at most"):
+        prepared(tmp_path / "release.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_colours_of_16_bits_are_refused(release: Path, tmp_path: Path) -> None:
+    file = a_file(release, "train_1.bmp")
+    Image.fromarray(np.full((40, 60), 40_000, np.uint16)).save(file, format="PNG")
+    with pytest.raises(InputError, match=r"train_1\.bmp: pixel format I;16; expected 8 bits"):
+        prepared(release, tmp_path / "out")
 
 
 @pytest.mark.skipif(not (SHARED / "GLAS-sample").is_dir(), reason="needs ../shared/data")

@@ -42,6 +42,21 @@ def test_empty_masks_have_a_finite_gradient_away_from_gland() -> None:
     assert (logits.grad[:, 1] > 0).all()  # descent lowers the gland's logits
 
 
+def test_the_loss_of_the_reports_code() -> None:
+    """Per column and class, by hand: minus the log of a second softmax at the true rows."""
+    logits = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    labels = (logits[:, 0] > 0.3).long()
+    total = 0.0
+    for image in range(2):
+        first = logits[image].softmax(0)  # (2, 5, 4)
+        for kind in range(2):
+            for column in range(4):
+                logs = first[kind, :, column].log_softmax(0)
+                total -= logs[labels[image, :, column] == kind].sum().item()
+    expected = total / (2 * 4 * 2)  # images, columns, classes
+    assert make_loss("report_code")(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_combined_loss_is_the_sum() -> None:
     logits = torch.randn(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
     expected = F.cross_entropy(logits, LABELS) + soft_dice_loss(logits, LABELS)

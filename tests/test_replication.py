@@ -109,6 +109,7 @@ def test_validation_images_have_turned_copies_in_training_only_with_the_leak(ben
 
     assert shared(scored_on="validation") == 0
     assert shared(scored_on="leaky_validation") > 0
+    assert shared(scored_on="training") == 8  # as the report's code scores
     train, scored = bench.parts(TRAINING, seed=0)
     assert len(train) == 10 and len(scored) == 60
 

@@ -314,15 +314,16 @@ def test_a_registered_model_is_loaded_and_takes_any_batch(
     with pytest.raises(mlflow.MlflowException, match="shape"):
         loaded.predict(images[:, :, :32])
 
-    small = torch.nn.Conv2d(3, 1, 1)  # its example is small enough to be kept as JSON, too
-    assert tracker.register_model(run, small, images[:2, :, :8, :8], name, tags, description) == "2"
+    other = torch.nn.Conv2d(4, 1, 1)
+    pair = np.random.default_rng(1).random((2, 4, 128, 128), dtype=np.float32)
+    assert tracker.register_model(run, other, pair, name, tags, description) == "2"
     champion = client.get_model_version_by_alias(name, "champion")
     assert (str(champion.version), champion.run_id) == ("2", run)
     assert (champion.description, champion.tags) == (description, tags)
     info = mlflow.models.Model.load(str(champion.source))
-    assert info.signature.inputs.inputs[0].shape == (-1, 3, 8, 8)
-    assert info.signature.outputs.inputs[0].shape == (-1, 1, 8, 8)
-    assert np.shape(np.asarray(info.load_input_example(str(champion.source)))) == (2, 3, 8, 8)
+    assert info.signature.inputs.inputs[0].shape == (-1, 4, 128, 128)
+    assert info.signature.outputs.inputs[0].shape == (-1, 1, 128, 128)
+    np.testing.assert_array_equal(info.load_input_example(str(champion.source)), pair)
 
 
 def test_versions_that_others_have_registered_are_left_alone(

@@ -12,6 +12,8 @@ import optuna
 import pytest
 from conftest import refuses, runs_of
 from mlflow import MlflowClient
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import TrialState
 from PIL import Image
 
 from dl4ia.command_line.flags import study_parser
@@ -107,6 +109,16 @@ def test_a_finished_study_only_prints_its_summary_again(
     text = (finished / "output.txt").read_text(encoding="utf-8")
     assert again.stdout.strip() == text[text.index("Study ") :].strip()
     assert len(study.user_attrs["test_openings"]) == 1
+
+
+def test_the_dashboard_has_pictures_of_each_trial(finished: Path, study: optuna.Study) -> None:
+    folder = finished / "mlruns" / "artifacts" / "optuna"
+    for trial in study.get_trials(states=[TrialState.COMPLETE]):
+        kept = get_all_artifact_meta(trial, storage=study._storage)
+        assert {each.filename for each in kept} == {"confusion.png", "misclassified.png"}
+        for each in kept:
+            with Image.open(folder / each.artifact_id) as picture:
+                assert min(picture.size) > 100
 
 
 def test_mlflow_has_trials_pictures_and_a_model_of_any_batch_size(

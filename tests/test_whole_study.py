@@ -304,6 +304,13 @@ def test_the_winner_is_registered_and_loads_without_unpickling(
         assert item.path == f"{folder}/{file}"
     version = client.get_model_version_by_alias(NAME, "champion")
     assert version.run_id == run.info.run_id
+    names = ("val_dice", "test_dice", "test_dice_low", "test_dice_high")
+    validation, test, low, high = (f"{record['metrics'][name]:.4f}" for name in names)
+    assert version.tags == dict(zip(names, (validation, test, low, high), strict=True))
+    assert version.description.endswith(
+        f"Validation dice {validation}; test dice {test}, the seeds' mean, 95 % interval {low} to "
+        f"{high}."
+    )
     folder = Path(version.source.removeprefix("file://"))
     assert not list(folder.rglob("*.pkl")) and not list(folder.rglob("*.pth"))
     model = mlflow.pyfunc.load_model(str(folder))

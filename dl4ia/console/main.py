@@ -10,6 +10,7 @@ import click
 from dl4ia.command_line.process import run_and_exit
 from dl4ia.environment import tune_process
 from dl4ia.errors import InputError
+from dl4ia.text import plural
 
 OUT = Path("mlruns")
 MOST_LISTED = 1_000_000  # trials
@@ -266,6 +267,41 @@ def prepare_glas(release: Path, out: Path, size: int, split: str) -> None:
     click.echo(f"{out}: {counts['Train']} training and {counts['Test']} test images")
     place = shlex.quote(str(out))
     click.echo(f"Search a network for them:  python studies/segmentation.py --data {place}")
+
+
+@data.command("unmix")
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A new or an empty folder for the PNG files.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(16, LARGEST_SIZE),
+    metavar="PIXELS",
+    help="Squeeze them to squares of so many a side, anti-aliased.  [default: as they are]",
+)
+def unmix(images: tuple[Path, ...], out: Path, size: int | None) -> int:
+    """Make two-stain images of IMAGEs of haematoxylin and eosin in colour, or of all in folders.
+
+    As prepare-glas does, for images without labels: what a network that was trained on stains can
+    be given by `dl4ia predict`. For one that was trained on the course's images, whose sides of 775
+    and 522 pixels were squeezed to 128, give --size 128 and fields of view of that kind. Red is
+    haematoxylin, green is eosin. Files are found and read as `dl4ia predict` finds and reads them.
+    """
+    from dl4ia.console.unmix import unmix_images
+
+    written, failures = unmix_images(images, out, size)
+    click.echo(f"{out}: {plural(written, 'image')} of two stains")
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    return 1 if failures else 0
 
 
 def main() -> NoReturn:

@@ -1,7 +1,6 @@
 """A study's winner on images without labels: masks, overlays and a table, or classes."""
 
 import csv
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from dl4ia.addresses import check_folder
 from dl4ia.console.stream import in_batches
 from dl4ia.console.tiles import Canvas
 from dl4ia.data import class_folder, gland_folder
-from dl4ia.data.unlabelled import find_images, read_unlabelled
+from dl4ia.data.unlabelled import find_images, read_unlabelled, unique_name
 from dl4ia.errors import InputError
 from dl4ia.metrics.objects import EIGHT_NEIGHBOURS
 from dl4ia.text import plural, printable
@@ -30,7 +29,6 @@ DIGITS = tuple("0123456789")
 OUTLINE = (0, 255, 255)  # neither stain has it
 THICKEST = 256  # pixels of the shorter side for one of the outline
 FAST = 1  # of zlib's levels: at the usual one an overlay takes half as long as the network
-LONGEST_NAME = 200  # bytes; a file system allows 255
 
 Finished = tuple[dict[str, object], dict[Path, Image.Image]]  # a row, and pictures to be written
 
@@ -208,15 +206,3 @@ def overlay(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.ui
     thickness = max(1, min(height, width) // THICKEST)
     shown[mask & ~ndimage.binary_erosion(mask, EIGHT_NEIGHBOURS, thickness)] = OUTLINE
     return shown
-
-
-def unique_name(path: Path, taken: Counter[str]) -> str:
-    """The file's name without its suffix, safe in any folder, and no other one's in `taken`."""
-    plain = re.sub(r"[^\w.-]", "_", path.stem).lstrip(".") or "image"
-    plain = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
-    name = plain
-    while taken[name.casefold()]:  # some file systems know no capitals
-        taken[plain.casefold()] += 1
-        name = f"{plain}-{taken[plain.casefold()]}"
-    taken[name.casefold()] += 1
-    return name

@@ -13,6 +13,7 @@ No image of the data and no weights are among them.
 """
 
 import json
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.addresses import database_in
+from dl4ia.command_line.flag_types import study_name
 from dl4ia.console.results_copy import check_copy, write_copy
 from dl4ia.console.results_page import read_record, results_page
 from dl4ia.console.results_picture import draw_results
@@ -43,6 +45,10 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
     A winner without a test score (`--seeds 0`) will do. Raises InputError where there is no such
     study, it has no winner yet, or what is there would be lost: test scores, or further trials.
     """
+    try:
+        study_name(name)  # it names the folder; another database's study may be called anything
+    except ArgumentTypeError as error:
+        raise InputError(f"study {error}") from error
     study = find_study(storage, name)
     winner: dict[str, Any] | None = study.user_attrs.get("winner")
     number: int | None = (winner or {}).get(

@@ -20,19 +20,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dl4ia.data.images import open_image
+from dl4ia.data.images import MOST_PIXELS, open_image
 from dl4ia.data.patients import COLUMNS, FILE
+from dl4ia.data.pixels import read_pixels
+from dl4ia.data.stains import unmix
 from dl4ia.errors import InputError, first_line
 
 PARTS = {"testA": ("testA",), "testB": ("testB",), "both": ("testA", "testB")}
 NAME = re.compile(r"(train|testA|testB)_(\d+)\.bmp")
 GRADES = "Grade.csv"
 FIRST_OF_B = 60  # images of testA come before those of testB
-# Haematoxylin and eosin, optical densities of red, green and blue (the vectors "H&E" of ImageJ's
-# Colour Deconvolution, G. Landini after Ruifrok and Johnston 2001). With them and Lanczos's filter
-# the course's own images come out within a third of a grey level.
-STAINS = ((0.644211, 0.716556, 0.266844), (0.092789, 0.954111, 0.283111))
-DENSITY_UNIT = np.log(1e6)  # scikit-image's stains are in logarithms to the base of a million
+LARGEST_FILE = 4 * MOST_PIXELS  # bytes, unpacked: of four channels
 
 
 @dataclass(frozen=True)
@@ -134,6 +132,11 @@ def _find(release: Path, unpacked: Path) -> Release:
             name = Path(member.filename).name
             if not _is_ours(name):
                 continue
+            if member.file_size > LARGEST_FILE:
+                raise InputError(
+                    f"{release}: {member.filename} has {member.file_size} bytes unpacked; expected "
+                    f"at most {LARGEST_FILE}: it is not of GlaS's release"
+                )
             files[name] = unpacked / name
             try:
                 with archive.open(member) as source, files[name].open("wb") as target:
@@ -198,7 +201,7 @@ def _read_grades(release: Release) -> dict[str, tuple[str, str, str]]:
 
 
 def _write(image: Path, label: Path, folder: Path, number: int, size: int) -> None:
-    pixels = np.array(open_image(image).convert("RGB"))
+    pixels = read_pixels(image, "rgb")
     glands = np.array(open_image(label))
     if glands.ndim != 2 or glands.shape != pixels.shape[:2]:
         raise InputError(
@@ -208,35 +211,9 @@ def _write(image: Path, label: Path, folder: Path, number: int, size: int) -> No
     instances = resize_instances(glands, size)
     kind = np.uint8 if instances.max(initial=0) < 256 else np.uint16
     suffix = f"{number:02d}.png"
-    Image.fromarray(unmix(pixels, size)).save(folder / f"image_{suffix}")
+    Image.fromarray(unmix(pixels, (size, size))).save(folder / f"image_{suffix}")
     Image.fromarray(np.uint8(255) * (instances > 0)).save(folder / f"label_{suffix}")
     Image.fromarray(instances.astype(kind)).save(folder / f"instances_{suffix}")
-
-
-def unmix(pixels: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 in colour -> (size, size, 3): red haematoxylin, green eosin, blue 0.
-
-    A stain's value is 255 times the light that it takes away, 1 - exp(-density). Resized with
-    Lanczos's filter, which smooths first, so that nothing aliases; centres of cells stay centres.
-    """
-    from skimage.color import separate_stains  # slow to import
-
-    stains = [np.array(stain) / np.linalg.norm(stain) for stain in STAINS]
-    rest = np.cross(*stains)
-    matrix = np.linalg.inv(np.stack([*stains, rest / np.linalg.norm(rest)]))
-    densities = separate_stains(pixels, matrix)[..., :2] * DENSITY_UNIT
-    taken = 255 * (1 - np.exp(-densities)).clip(0, 1)
-    channels = [
-        np.asarray(
-            Image.fromarray(taken[..., channel].astype(np.float32)).resize(
-                (size, size), Image.Resampling.LANCZOS
-            )
-        )
-        for channel in range(2)
-    ]
-    out = np.zeros((size, size, 3), np.uint8)
-    out[..., :2] = np.stack(channels, -1).clip(0, 255).round()
-    return out
 
 
 def resize_instances(glands: np.ndarray, size: int) -> np.ndarray:

@@ -47,7 +47,8 @@ def _channels(path: Path, image: Image.Image, kind: str) -> Pixels:
         if pixels[..., BLUE].any():
             raise InputError(
                 f"{path}: its blue channel is not 0, as expected of two stains (red = "
-                "haematoxylin, green = eosin); for colour images give the study --channels rgb"
+                "haematoxylin, green = eosin); of colour images make these with "
+                "`dl4ia data unmix`, or give a study --channels rgb"
             )
         pixels = pixels[..., :BLUE]
     return pixels

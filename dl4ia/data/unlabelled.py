@@ -1,6 +1,8 @@
-"""Images without labels, to be predicted: found in files and folders, read as a study's were."""
+"""Images without labels: found in files and folders, read as a study's were, and named."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,15 +10,16 @@ from dl4ia.data.images import SUFFIXES, check_name, describe_contents
 from dl4ia.data.pixels import KINDS, Pixels, read_pixels
 from dl4ia.errors import InputError
 
-LABELS = ("label", "instances")
+LABELS, GLAS_LABEL = ("label", "instances"), "_anno"
+LONGEST_NAME = 200  # bytes; a file system allows 255
 
 
 def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Path]:
     """The files among `places`, and the images in and below its folders, each once.
 
-    Hidden files, labels (label_NN and instances_NN beside image_NN) and what is in the folders
-    `skipped` are passed over. Raises InputError where a place is missing or in one of these, or a
-    folder has no image or cannot be read.
+    Hidden files, labels (label_NN and instances_NN beside image_NN, GlaS's NAME_anno beside NAME)
+    and what is in the folders `skipped` are passed over. Raises InputError where a place is missing
+    or in one of these, or a folder has no image or cannot be read.
     """
     outside = {folder.resolve() for folder in skipped}
     found: dict[Path, None] = {}
@@ -74,11 +77,26 @@ def read_unlabelled(path: Path, channels: int, smallest_side: int) -> Pixels:
     return pixels
 
 
+def unique_name(path: Path, taken: Counter[str]) -> str:
+    """The file's name without its suffix, safe in any folder, and no other one's in `taken`."""
+    plain = re.sub(r"[^\w.-]", "_", path.stem).lstrip(".") or "image"
+    plain = plain.encode()[:LONGEST_NAME].decode(errors="ignore")
+    name = plain
+    while taken[name.casefold()]:  # some file systems know no capitals
+        taken[plain.casefold()] += 1
+        name = f"{plain}-{taken[plain.casefold()]}"
+    taken[name.casefold()] += 1
+    return name
+
+
 def _is_image(path: Path, place: Path, stems: set[Path], outside: set[Path]) -> bool:
     """stems: of all files that may be images, without their ends."""
     if any(part.startswith(".") for part in path.relative_to(place).parts):
         return False
     kind, _, number = path.stem.partition("_")
     if kind in LABELS and path.with_name(f"image_{number}") in stems:
+        return False
+    image = path.stem.removesuffix(GLAS_LABEL)
+    if image != path.stem and path.with_name(image) in stems:
         return False
     return not any(folder in outside for folder in path.resolve().parents)

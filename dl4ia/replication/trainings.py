@@ -30,7 +30,7 @@ from dl4ia.tasks.task import Task
 from dl4ia.training.augmentation import extend_with_report_rotations
 from dl4ia.training.precision import describe_precision, exactly, training_precision
 
-Scored = Literal["test", "validation", "leaky_validation"]
+Scored = Literal["test", "validation", "leaky_validation", "training"]
 Tick = Callable[[], object]  # called after each epoch
 WHOLE_BATCH = 1 << 62  # pixels: the report's full batches, and so their statistics, are never cut
 
@@ -40,8 +40,9 @@ class Training:
     """What the report trained, and on which images it was scored.
 
     scored_on: "test" (trained on all training images), "validation" (on 80 % of them, scored on the
-        rest), or "leaky_validation": the report's way, turned copies of all images first and the
-        split after, so that copies of validation images are trained on.
+        rest), "leaky_validation": as the report says, turned copies of all images first and the
+        split after, so that copies of validation images are trained on, or "training": as its code
+        does, on those 80 % themselves.
     turned: whether copies turned by -90 and by 180 degrees of the images that are trained on are
         trained on too, made after the split; with the leak they are there already.
     """
@@ -150,7 +151,10 @@ class Bench:
             images, labels = extend_with_report_rotations(dataset.images, dataset.labels)
             dataset = Dataset(images, labels, dataset.names * 3)
         (split,) = make_splits(self.task.strata(dataset), 1, seed)
-        return dataset.subset(split.train), dataset.subset(split.validation)
+        train = dataset.subset(split.train)
+        if training.scored_on == "training":
+            return train, train
+        return train, dataset.subset(split.validation)
 
     def _recipe(
         self, training: Training, seed: int, train: Dataset, scored: Dataset

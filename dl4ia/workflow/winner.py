@@ -157,13 +157,15 @@ def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
 
 def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[str, Any]) -> None:
     example = session.dataset.images[:EXAMPLE_IMAGES].numpy().astype(np.float32)
-    test = f"test_{session.task.metric}"
-    names = (f"val_{session.task.metric}", test, f"{test}_low", f"{test}_high")
-    known = winner["metrics"]
+    metric, known = session.task.metric, winner["metrics"]
+    test = f"test_{metric}"
+    names = (f"val_{metric}", test, f"{test}_low", f"{test}_high")
     scores = {name: f"{known[name]:.4f}" for name in names if name in known}
     description = (
-        "Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Of the first of "
-        f"{winner['seeds']} retraining seeds; the test score is their mean, with its 95 % "
-        f"interval: {scores}"
+        f"Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Trial {winner['trial']}, the "
+        f"first of {winner['seeds']} retraining seeds. Validation {metric} "
+        f"{scores[f'val_{metric}']}; test {metric} {scores[test]}, the seeds' mean"
     )
-    session.tracker.register_model(run, model, example, session.name, scores, description)
+    if f"{test}_low" in scores:
+        description += f", 95 % interval {scores[f'{test}_low']} to {scores[f'{test}_high']}"
+    session.tracker.register_model(run, model, example, session.name, scores, f"{description}.")
