@@ -51,11 +51,7 @@ PLAIN_RESNET = replace(
 def _as_coded(model: str) -> list[Row]:
     """On the images that it is trained on, with cross-entropy and with the report's loss."""
     training = _glands(model, scored_on="training")
-    as_coded = replace(
-        training,
-        name=f"{training.name}-report_code",
-        point=dict(training.point) | {"loss": "report_code"},
-    )
+    as_coded = replace(training, name=f"{training.name}-as_coded", loss_as_coded=True)
     report = {"scored_dice_pooled": _VALIDATION[model]}
     return [
         Row(f"{model}, on its training images", training, report),

@@ -45,6 +45,7 @@ class Training:
         does, on those 80 % themselves.
     turned: whether copies turned by -90 and by 180 degrees of the images that are trained on are
         trained on too, made after the split; with the leak they are there already.
+    loss_as_coded: whether the loss is the one of the report's code (`report_code_loss`).
     """
 
     name: str
@@ -54,6 +55,7 @@ class Training:
     scored_on: Scored = "test"
     turned: bool = False
     engine: Literal["torch", "numpy"] = "torch"
+    loss_as_coded: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ class Bench:
             point["report_rotations"] = False  # the turned copies are there already
         elif training.turned:
             point["report_rotations"] = True
+        if training.loss_as_coded:
+            point["loss"] = "report_code"
         seed = derive_seed("replication", seed)
         device, epochs = self.device, training.epochs
         model, results = train_point(
