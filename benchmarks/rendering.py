@@ -37,14 +37,18 @@ def main() -> None:
     arguments = parser.parse_args()
     tune_process()
     import optuna
+    from materials import open_task
 
     from dl4ia.report import dashboard
     from dl4ia.search.attributes import history_of
-    from search_spaces import classification, segmentation
 
     script = runpy.run_path(str(STUDIES / SCRIPTS[arguments.task]))
-    space = {"digits": classification, "glands": segmentation}[arguments.task]
+    source: Any
+    _, source, space = open_task(arguments.task, arguments.data)
     points = len(space.REPORT_MODELS) + len(space.REFERENCE_MODELS)
+    length = script["EPOCHS"]
+    if arguments.task == "digits":
+        length = script["default_epochs"](source.training_images)
     flags = study_parser("", data_default="", epochs_default="", retraining_default="")
     if arguments.task == "glands":
         add_gland_flags(flags)
@@ -71,12 +75,12 @@ def main() -> None:
     shares = {}
     for trial in trials:
         epoch = statistics.mean(history_of(trial)["seconds"][1:])
-        shares[trial.number] = seconds[trial.number] / (epoch * script["EPOCHS"])
+        shares[trial.number] = seconds[trial.number] / (epoch * length)
     median, most = statistics.median(shares.values()), max(shares.values())
     taken = statistics.median(seconds.values())
     print(
         f"{arguments.task}: pictures and note {1000 * taken:.0f} ms a trial, {median:.2%} of a "
-        f"trial of {script['EPOCHS']} epochs (median of {points}), at most {most:.2%}"
+        f"trial of {length} epochs (median of {points}), at most {most:.2%}"
     )
     if arguments.record:
         claim = f"{arguments.task}: pictures and note, of a trial's time"

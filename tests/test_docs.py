@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ import optuna
 import pytest
 from conftest import ROOT, dl4ia, run_study
 from mlflow.entities import Run
+from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
@@ -59,12 +60,12 @@ OTHERS = {
 
 
 @pytest.fixture
-def asked(gland_study: Path, monkeypatch: pytest.MonkeyPatch) -> optuna.Study:
+def asked(gland_study: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[optuna.Study]:
     """The study, in the folder of which MLflow is asked."""
     monkeypatch.chdir(gland_study)
-    mlflow.set_tracking_uri("sqlite:///mlruns/mlflow.db")
     (name,) = optuna.get_all_study_names("sqlite:///mlruns/optuna.db")
-    return optuna.load_study(study_name=name, storage="sqlite:///mlruns/optuna.db")
+    with _use_tracking_uri("sqlite:///mlruns/mlflow.db"):
+        yield optuna.load_study(study_name=name, storage="sqlite:///mlruns/optuna.db")
 
 
 def found(condition: str) -> list[Run]:

@@ -200,19 +200,32 @@ def test_images_without_labels_are_unmixed_alike(release: Path, tmp_path: Path) 
     prepared(release, tmp_path / "out")
     place = a_file(release, "train_1.bmp").parent
     Image.new("L", (40, 40), 90).save(place / "grey.png")
+    (tmp_path / "release" / "more").mkdir()
+    Image.open(place / "train_2.bmp").save(tmp_path / "release" / "more" / "train_1.png")
     ended = dl4ia(tmp_path, "data", "unmix", "release", "-o", "stains", "--size", "32")
-    assert ended.returncode == 1 and "stains: 9 images of two stains" in ended.stdout
+    assert ended.returncode == 1 and "stains: 10 images of two stains" in ended.stdout
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("error: ") and "grey.png: two stains, or grey; expected" in line
+    assert line.startswith("error: ") and "grey.png: two stains, or grey all over; expected" in line
+    with (tmp_path / "stains" / "sources.csv").open(encoding="utf-8") as file:
+        sources = {row["file"]: Path(row["source"]) for row in csv.DictReader(file)}
+    assert set(sources) == {path.name for path in (tmp_path / "stains").glob("*.png")} | {""}
+    names = {sources[name].parent.name: name for name in ("train_1.png", "train_1-2.png")}
+    second = names["more"]
     for number in range(1, 7):
-        ours = Image.open(tmp_path / "stains" / f"train_{number}.png")
+        name = names[place.name] if number == 1 else f"train_{number}.png"
+        ours = Image.open(tmp_path / "stains" / name)
         known = Image.open(tmp_path / "out" / "Train" / f"image_{number:02d}.png")
         np.testing.assert_array_equal(ours, known)
-    again = dl4ia(tmp_path, "data", "unmix", "release", "-o", "stains")
-    assert again.returncode == 2 and "stains: is there already" in again.stderr
+    known = Image.open(tmp_path / "out" / "Train" / "image_02.png")
+    np.testing.assert_array_equal(Image.open(tmp_path / "stains" / second), known)
+    for out, said in (("stains", "is there already"), ("release/stains", "is in release")):
+        again = dl4ia(tmp_path, "data", "unmix", "release", "-o", out)
+        assert again.returncode == 2 and f"{out}: {said}" in again.stderr
+    unmixed = dl4ia(tmp_path, "data", "unmix", "stains", "-o", "twice")
+    assert unmixed.returncode == 1 and unmixed.stderr.count("two stains, or grey") == 10
 
 
-def test_a_zip_that_would_fill_the_disk_is_refused(
+def test_a_file_of_a_zip_that_is_larger_than_any_image_is_refused(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with zipfile.ZipFile(tmp_path / "release.zip", "w") as archive:

@@ -114,6 +114,17 @@ def test_validation_images_have_turned_copies_in_training_only_with_the_leak(ben
     assert len(train) == 10 and len(scored) == 60
 
 
+def test_the_loss_of_the_code_is_trained_with(bench: Bench) -> None:
+    """Of 64 rows, half of them glands, it begins at about 64 / 2 log 64."""
+    plain = replace(TRAINING, name="plain", epochs=1)
+    coded = replace(plain, name="coded", loss_as_coded=True)
+    losses = [bench.outcome(t, 0, lambda: None).history["train_loss"][0] for t in (plain, coded)]
+    assert losses[0] < 3 < 50 < losses[1] < 300
+    assert coded.trained_point == dict(TRAINING.point) | {"loss": "report_code"}
+    kept = bench.kept(plain, 0)
+    assert kept is not None and "loss_as_coded" not in kept.recipe
+
+
 @pytest.mark.parametrize("model", ["model_1", "model_4", "model_5"])
 def test_with_and_without_the_leak_as_many_images_are_trained_on(
     bench: Bench, tables: list[Table], model: str

@@ -84,7 +84,13 @@ def postscript(path: Path) -> None:
 
 
 def foreign_exif(path: Path) -> None:
-    Image.fromarray(RGB).save(path, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    exif = b"Exif\0\0MM\0*\xff\xff\xff\xff" if path.suffix == ".jpg" else b"Exif\0\0no EXIF"
+    Image.fromarray(RGB).save(path, exif=exif)
+
+
+def alpha_drawing(path: Path) -> None:
+    black = np.zeros_like(RGB)
+    Image.fromarray(np.dstack([black, GREY])).save(path)
 
 
 YELLOW = np.stack([GREY, GREY, np.zeros_like(GREY)], 2)
@@ -144,6 +150,12 @@ CASES: list[Case] = [
     ("text.png", lambda path: path.write_text("no image"), 3, "UnidentifiedImageError"),
     ("postscript.png", postscript, 3, "UnidentifiedImageError"),
     ("foreign_exif.jpg", foreign_exif, 3, "read, and not turned"),
+    ("foreign_exif.png", foreign_exif, 3, RGB),
+    ("colours.gif", lambda path: Image.fromarray(GREY).save(path), 3, np.stack([GREY] * 3, 2)),
+    ("a_png.jpg.tif", lambda path: Image.fromarray(RGB).save(path, "PNG"), 3, RGB),
+    ("alpha_drawing.png", alpha_drawing, 3, "one colour all over, drawn in its transparency"),
+    ("cmyk_of_grey_glands.tif", lambda path: Image.fromarray(RGB).convert("CMYK").save(path), 1,
+     np.array(Image.fromarray(RGB).convert("CMYK").convert("L"))),
 ]  # fmt: skip
 
 

@@ -127,10 +127,10 @@ def predict(
 
     Images are read as the study read its own: grey, two stains (red and green, blue 0), RGB or
     RGBA (otherwise transparency is ignored), and moved by its --image-shift. Of folders PNG, JPEG,
-    TIFF and BMP files are taken, and links to folders are not followed; a file that is named may
-    also be GIF or WebP. 8 bits a channel, turned as their EXIF says; of several pages the first is
-    read. What cannot be read is named at the end and in predictions.csv, the others go on, and the
-    exit status is 1.
+    TIFF and BMP files are taken, but for labels beside their images, and links to folders are not
+    followed; a file that is named may also be GIF or WebP. 8 bits a channel, turned as their EXIF
+    says; of several pages the first is read. What cannot be read is named at the end and in
+    predictions.csv, the others go on, and the exit status is 1.
     """
     tune_process()
     from dl4ia.console.predict import predict_images
@@ -291,9 +291,12 @@ def unmix(images: tuple[Path, ...], out: Path, size: int | None) -> int:
     """Make two-stain images of IMAGEs of haematoxylin and eosin in colour, or of all in folders.
 
     As prepare-glas does, for images without labels: what a network that was trained on stains can
-    be given by `dl4ia predict`. For one that was trained on the course's images, whose sides of 775
-    and 522 pixels were squeezed to 128, give --size 128 and fields of view of that kind. Red is
-    haematoxylin, green is eosin. Files are found and read as `dl4ia predict` finds and reads them.
+    be given by `dl4ia predict`. For one that was trained on the course's images, fields of 775 by
+    522 pixels squeezed to 128, give --size 128 and fields of that magnification, not whole slides.
+
+    Writes PNG files, red haematoxylin and green eosin, and sources.csv: which is of which file.
+    Files are found and read as `dl4ia predict` finds and reads them. Images that are grey all over
+    are refused, blank fields among them; the others go on, and the exit status is 1.
     """
     from dl4ia.console.unmix import unmix_images
 

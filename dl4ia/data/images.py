@@ -1,5 +1,6 @@
 """Opening image files, with one line for each that cannot be read, and naming their folders."""
 
+import contextlib
 import os
 import re
 import warnings
@@ -31,7 +32,7 @@ def open_image(path: Path) -> Image.Image:
             with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 cut = _is_cut_to_8_bits(image)
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
+                _turn(image)
     except Exception as error:  # decoders raise whatever hostile bytes make them stumble over
         raise InputError(
             f"{path}: cannot be read as an image ({_reason(path, error)}); replace or remove it"
@@ -48,6 +49,12 @@ def check_name(path: Path) -> None:
     except UnicodeEncodeError as error:
         shown = os.fsencode(path).decode(errors="replace")
         raise InputError(f"{shown}: its name is not in UTF-8; expected one: rename it") from error
+
+
+def _turn(image: Image.Image) -> None:
+    """As its EXIF orientation says; what cannot be read as EXIF says nothing."""
+    with contextlib.suppress(Exception):  # decoders raise whatever hostile bytes make them
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _is_cut_to_8_bits(image: Image.Image) -> bool:

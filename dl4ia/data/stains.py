@@ -8,6 +8,7 @@ from PIL import Image
 # the course's own images come out within a third of a grey level.
 STAINS = ((0.644211, 0.716556, 0.266844), (0.092789, 0.954111, 0.283111))
 DENSITY_UNIT = np.log(1e6)  # scikit-image's stains are in logarithms to the base of a million
+STRIP = 1 << 20  # pixels unmixed at once, at 72 bytes each
 
 
 def unmix(pixels: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -18,17 +19,12 @@ def unmix(pixels: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray
     A stain's value is 255 times the light that it takes away, 1 - exp(-density). Resized with
     Lanczos's filter, which smooths first, so that nothing aliases; centres of cells stay centres.
     """
-    from skimage.color import separate_stains  # slow to import
-
-    stains = [np.array(stain) / np.linalg.norm(stain) for stain in STAINS]
-    rest = np.cross(*stains)
-    matrix = np.linalg.inv(np.stack([*stains, rest / np.linalg.norm(rest)]))
-    densities = separate_stains(pixels, matrix)[..., :2] * DENSITY_UNIT
-    taken = 255 * (1 - np.exp(-densities)).clip(0, 1)
+    strips = np.array_split(pixels, -(-pixels[..., 0].size // STRIP))
+    taken = np.concatenate([_light_taken(strip) for strip in strips])
     size = size or (pixels.shape[1], pixels.shape[0])
     channels = [
         np.asarray(
-            Image.fromarray(taken[..., channel].astype(np.float32)).resize(
+            Image.fromarray(np.ascontiguousarray(taken[..., channel])).resize(
                 size, Image.Resampling.LANCZOS
             )
         )
@@ -37,3 +33,15 @@ def unmix(pixels: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray
     out = np.zeros((size[1], size[0], 3), np.uint8)
     out[..., :2] = np.stack(channels, -1).clip(0, 255).round()
     return out
+
+
+def _light_taken(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W, 2) float32, of each stain, from 0 to 255."""
+    from skimage.color import separate_stains  # slow to import
+
+    stains = [np.array(stain) / np.linalg.norm(stain) for stain in STAINS]
+    rest = np.cross(*stains)
+    matrix = np.linalg.inv(np.stack([*stains, rest / np.linalg.norm(rest)]))
+    densities = separate_stains(pixels, matrix)[..., :2] * DENSITY_UNIT
+    taken: np.ndarray = (255 * (1 - np.exp(-densities)).clip(0, 1)).astype(np.float32)
+    return taken

@@ -207,7 +207,7 @@ def _run_record(outcome: Outcome, training: Training) -> RunRecord:
             "dl4ia.engine": training.engine,
             **environment,
         },
-        parameters=dict(training.point) | {"epochs": training.epochs},
+        parameters=training.trained_point | {"epochs": training.epochs},
         metrics=outcome.metrics | {"weights": outcome.weights, "seconds_total": outcome.seconds},
         history=outcome.history,
         start=datetime.fromisoformat(outcome.start),

@@ -42,7 +42,7 @@ class Training:
     scored_on: "test" (trained on all training images), "validation" (on 80 % of them, scored on the
         rest), "leaky_validation": as the report says, turned copies of all images first and the
         split after, so that copies of validation images are trained on, or "training": as its code
-        does, on those 80 % themselves.
+        does, on those 80 % themselves, of which it is not known whether they were turned too.
     turned: whether copies turned by -90 and by 180 degrees of the images that are trained on are
         trained on too, made after the split; with the leak they are there already.
     loss_as_coded: whether the loss is the one of the report's code (`report_code_loss`).
@@ -56,6 +56,12 @@ class Training:
     turned: bool = False
     engine: Literal["torch", "numpy"] = "torch"
     loss_as_coded: bool = False
+
+    @property
+    def trained_point(self) -> dict[str, Any]:
+        """The point, with the loss that it is trained with."""
+        coded = {"loss": "report_code"} if self.loss_as_coded else {}
+        return dict(self.point) | coded
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ class Bench:
             "fingerprints": [train.fingerprint(), scored.fingerprint()],
             "precision": describe_precision(precision, self.device),
         }
+        if not training.loss_as_coded:
+            del recipe["loss_as_coded"]  # as in the outcomes of before there was this choice
         found: dict[str, Any] = json.loads(json.dumps(recipe))
         return found
 
@@ -177,13 +185,11 @@ class Bench:
     def _train(
         self, training: Training, train: Dataset, scored: Dataset, seed: int, after_epoch: Tick
     ) -> "_Result":
-        point = dict(training.point)
+        point = training.trained_point
         if training.scored_on == "leaky_validation":
             point["report_rotations"] = False  # the turned copies are there already
         elif training.turned:
             point["report_rotations"] = True
-        if training.loss_as_coded:
-            point["loss"] = "report_code"
         seed = derive_seed("replication", seed)
         device, epochs = self.device, training.epochs
         model, results = train_point(

@@ -164,7 +164,7 @@ def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[s
     description = (
         f"Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Trial {winner['trial']}, the "
         f"first of {winner['seeds']} retraining seeds. Validation {metric} "
-        f"{scores[f'val_{metric}']}; test {metric} {scores[test]}, the seeds' mean"
+        f"{scores.get(f'val_{metric}')}; test {metric} {scores.get(test)}, the seeds' mean"
     )
     if f"{test}_low" in scores:
         description += f", 95 % interval {scores[f'{test}_low']} to {scores[f'{test}_high']}"
