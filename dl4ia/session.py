@@ -18,7 +18,7 @@ from dl4ia.addresses import (
     exists,
     hide_password,
 )
-from dl4ia.command_line.flag_types import ALL
+from dl4ia.command_line.flag_types import ALL, LONGEST_STUDY_NAME
 from dl4ia.command_line.flags import StudyArguments
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.data.splits import fingerprint as split_fingerprint
@@ -142,7 +142,7 @@ def open_session(
     device, environment = open_device(arguments.device)
     precision = training_precision(device, task.trains_in_low_precision)
     environment["precision"] = describe_precision(precision, device)
-    name = arguments.study_name or f"{task.name}-{source.name}"
+    name = arguments.study_name or f"{task.name}-{source.name}"[:LONGEST_STUDY_NAME]
     storage = arguments.storage or database_in(arguments.out, "optuna.db")
     tracking_uri = arguments.tracking_uri or database_in(arguments.out, "mlflow.db")
     if storage == tracking_uri:

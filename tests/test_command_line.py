@@ -60,6 +60,8 @@ def test_times(text: str, seconds: float) -> None:
         ("--study-name", ""),
         ("--study-name", "glands-v1.2"),
         ("--study-name", "../up"),
+        ("--study-name", "<script>"),
+        ("--study-name", "a" * 101),
     ],
 )
 def test_bad_values_get_one_line_and_status_2(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dl4ia.command_line.flag_types import study_name
 from dl4ia.command_line.flags import parse, study_parser
 from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError, TrackingError, TrialFailure
@@ -47,6 +48,14 @@ def test_a_study_goes_on_only_with_the_split_it_began_with(
     assert (len(set(trained)), len(set(validated))) == (4, 1)
     assert set(trained) | set(validated) == set("01234")
     assert session.validation == "2 images of other patients"
+
+
+def test_a_folder_of_a_long_name_has_a_study_that_can_be_named(
+    tmp_path: Path, gland_folder: Path
+) -> None:
+    folder = gland_folder.rename(tmp_path / ("a" * 200))
+    session = open_in(tmp_path / "out", folder)
+    assert study_name(session.name) == session.name == "segmentation-" + "a" * 87
 
 
 def test_a_split_by_patient_needs_patients(tmp_path: Path, gland_folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 ALL = ("all",)  # choices: each that there is
 FURTHER_OBJECTIVES = ("weights", "seconds")  # besides the metric; lower is better
+LONGEST_STUDY_NAME = 100  # characters
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -27,9 +28,10 @@ def whole_number(lowest: int) -> Callable[[str], int]:
 
 def study_name(text: str) -> str:
     """One that can also name a model and a folder."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", text):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text) or len(text) > LONGEST_STUDY_NAME:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected up to 100 letters, digits, - and _, a letter or digit first"
+            f"{text!r}: expected up to {LONGEST_STUDY_NAME} letters, digits, - and _, a letter or "
+            "digit first"
         )
     return text
 
