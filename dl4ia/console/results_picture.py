@@ -108,14 +108,20 @@ def _ablation(axes: Axes, effects: pd.DataFrame, metric: str) -> None:
     extents = effects.filter(regex="^(low|high|effect)$").abs().max(axis=1).sort_values()
     limit = min(extents.iloc[-1], CLIPPED * extents.iloc[len(extents) // 2]) or extents.iloc[-1]
     limit = limit or 1.0  # no choice that did anything
+    edge = 1.05 * limit
+    for end, marker in (("low", "<"), ("high", ">")):  # an interval that goes on outside
+        outside = [p for p, value in enumerate(effects.get(end, ())) if abs(value) > edge]
+        for place in outside:
+            at = edge if end == "high" else -edge
+            axes.plot([at], [place], marker, color=ACCENT, ms=8, clip_on=False)
     for place, effect in enumerate(effects["effect"]):
         if abs(effect) > limit:
             side = "right" if effect > 0 else "left"
             axes.annotate(
-                f"{effect:+.4f}", (1.05 * limit * (1 if effect > 0 else -1), place),
+                f"{effect:+.4f}", (edge if effect > 0 else -edge, place),
                 xytext=(0, 4), textcoords="offset points", ha=side, fontsize=8, color=ACCENT,
             )  # fmt: skip
-    axes.set(xlim=(-1.05 * limit, 1.05 * limit), xlabel=f"effect on validation {metric}")
+    axes.set(xlim=(-edge, edge), xlabel=f"effect on validation {metric}")
     _entitle(axes, f"What each choice buys, turned back alone to {baseline}'s", legend=False)
 
 
