@@ -158,8 +158,8 @@ TABLES = [
         [Row("baseline, test", _glands("baseline", BASELINE_EPOCHS), {"scored_dice_pooled": 0.76})],
         DICE,
         "Ours is higher by three standard deviations. The report's code does not train with the "
-        "loss that the report names (`report_code_loss` in dl4ia/training/losses.py is it); whether "
-        "that is the reason was not tried.",
+        "loss that the report names (`report_code_loss` in dl4ia/training/losses.py is it); "
+        "whether that is the reason was not tried.",
     ),
     Table(
         "table-15",
