@@ -25,17 +25,16 @@ def unmix_images(places: Sequence[Path], out: Path, size: int | None) -> tuple[i
     """Write a PNG with the stains of each image into `out`, squeezed to `size` pixels a side.
 
     Beside them sources.csv says which is of which file. Returns how many there are, and a line for
-    each image that could not be read. Raises InputError where `out` holds anything, is in a folder
-    of images or cannot be written, or there is no such image; `out` is then left as it was.
+    each image that could not be read. What an earlier call wrote among the images is passed over.
+    Raises InputError where `out` holds anything or cannot be written, or there is no such image;
+    `out` is then left as it was.
     """
     check_folder(out)
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is there already; expected a new or an empty folder")
     whole = out.resolve()
-    for place in places:
-        if place.is_dir() and place.resolve() in (whole, *whole.parents):
-            raise InputError(f"{out}: is in {place}, whose images are read; give another -o")
-    files = find_images(places)
+    earlier = [file.parent for place in places for file in place.rglob(TABLE)]
+    files = find_images(places, skipped=earlier)
     whole.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=whole.parent, prefix=f".{whole.name}-"))
     try:
