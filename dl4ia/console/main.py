@@ -21,6 +21,10 @@ tracking_uri = click.option(
     "--tracking-uri", metavar="URI", default=TRACKING_URI, show_default=True, help="MLflow's."
 )
 
+image_files = click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+
 # Of whatever asks both tools.
 written = click.option(
     "--out",
@@ -87,9 +91,7 @@ def best(
 
 
 @commands.command()
-@click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
-)
+@image_files
 @click.option(
     "--model",
     required=True,
@@ -136,9 +138,7 @@ def predict(
     from dl4ia.console.predict import predict_images
 
     failures = predict_images(images, model, out, tracking_uri, batch)
-    for failure in failures:
-        click.echo(f"error: {failure}", err=True)
-    return 1 if failures else 0
+    return _tell(failures)
 
 
 @commands.command()
@@ -270,9 +270,7 @@ def prepare_glas(release: Path, out: Path, size: int, split: str) -> None:
 
 
 @data.command("unmix")
-@click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
-)
+@image_files
 @click.option(
     "-o",
     "--out",
@@ -302,6 +300,11 @@ def unmix(images: tuple[Path, ...], out: Path, size: int | None) -> int:
 
     written, failures = unmix_images(images, out, size)
     click.echo(f"{out}: {plural(written, 'image')} of two stains")
+    return _tell(failures)
+
+
+def _tell(failures: list[str]) -> int:
+    """Name what could not be read while the others went on; the exit status."""
     for failure in failures:
         click.echo(f"error: {failure}", err=True)
     return 1 if failures else 0
