@@ -13,6 +13,7 @@ from dl4ia.addresses import this_command
 from dl4ia.errors import InputError, first_line
 from dl4ia.evaluation import test_lock
 from dl4ia.evaluation.scoring import score, summary, table
+from dl4ia.report.findings import interval
 from dl4ia.search.records import winner_record
 from dl4ia.search.turns import KEEP
 from dl4ia.selection.ranking import Selection
@@ -167,5 +168,5 @@ def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[s
         f"{scores.get(f'val_{metric}')}; test {metric} {scores.get(test)}, the seeds' mean"
     )
     if f"{test}_low" in scores:
-        description += f", 95 % interval {scores[f'{test}_low']} to {scores[f'{test}_high']}"
+        description += f", 95 % interval {interval(known, test)}"
     session.tracker.register_model(run, model, example, session.name, scores, f"{description}.")
