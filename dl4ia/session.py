@@ -127,6 +127,12 @@ class Session:
         """Of what a trial's value is a mean, in words."""
         splits = self.objective.splits
         others = " of other patients" if self.arguments.split_by == "patient" else ""
+        if groups := self.dataset.groups:
+            trained, held = (
+                {groups[i] for i in part} for part in (splits[0].train, splits[0].validation)
+            )
+            if trained & held:
+                others = " of patients who have images among those trained on too"
         folds = f", {len(splits)} folds" if len(splits) > 1 else ""
         return f"{len(splits[0].validation)} images{others}{folds}"
 

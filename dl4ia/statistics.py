@@ -26,6 +26,7 @@ class Estimate:
     deviation: standard deviation (n - 1) of the values; NaN of one value.
     error: standard error of the mean, for values whose training parts overlap; NaN of one value.
     low, high: 95 % confidence interval; infinite of one value.
+    alike: whether all values are the same, which then say nothing of how they vary.
     """
 
     mean: float
@@ -34,21 +35,24 @@ class Estimate:
     low: float
     high: float
     count: int
+    alike: bool = False
 
     @property
     def has_interval(self) -> bool:
-        """Not of one value, nor of values all alike, which say nothing of how they vary."""
-        return self.count > 1 and not _is_rounding(self.deviation, self.mean)
+        """Not of one value, nor of values all alike."""
+        return self.count > 1 and not self.alike
 
     def within(self, lowest: float, highest: float) -> "Estimate":
         """The same, its interval cut off at the least and the largest that there can be."""
         return replace(self, low=max(self.low, lowest), high=min(self.high, highest))
 
 
-def estimate(values: Sequence[float], held_out: float) -> Estimate:
+def estimate(values: Sequence[float], held_out: float, step: float = 0.0) -> Estimate:
     """The mean of `values`, one a split, each of a model that was trained on the rest.
 
     held_out: size of a validation part over that of the training part (0.25 for 80/20).
+    step: of values that are shares of images, what one image more or less changes them by: those
+        within half of it are alike, as 4 errors of 287 images and of 288 are.
 
     The trainings share images, so that their values vary together and SD/√n is too small. The
     corrected resampled t-test (Nadeau and Bengio 2003, Machine Learning 52; for cross-validation
@@ -62,7 +66,8 @@ def estimate(values: Sequence[float], held_out: float) -> Estimate:
     deviation = float(np.std(values, ddof=1))
     error = deviation * (1 / count + held_out) ** 0.5
     reach = float(student_t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    return Estimate(mean, deviation, error, mean - reach, mean + reach, count)
+    alike = float(np.ptp(values)) < step / 2 or _is_rounding(deviation, mean)
+    return Estimate(mean, deviation, error, mean - reach, mean + reach, count, alike)
 
 
 def p_positive(differences: Sequence[float], held_out: float) -> float:

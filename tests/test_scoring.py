@@ -175,6 +175,11 @@ def test_images_that_are_all_right_leave_room_for_others() -> None:
     assert found["test_dice_low"] == pytest.approx(0.025 ** (1 / 8))
     assert "test_hausdorff_95_low" not in found  # of a distance nobody knows how far it goes
     assert "difference_dice_low" not in found and found["difference_dice"] == 0
+    worse = score(GLANDS, [Threshold(0.8), Threshold(0.7)], test, CPU)
+    for first, second in ((perfect, worse), (worse, perfect)):
+        found = summary(first, second, None)
+        assert abs(found["difference_dice"]) > 0.1  # from a score that is not known to be whole
+        assert not {"difference_dice_low", "difference_dice_high", "p_better_dice"} & found.keys()
     by_patient = squares(12, groups=True)  # six
     found = summary(score(GLANDS, [Threshold(0.5)], by_patient, CPU), None, by_patient.groups)
     assert found["test_dice_low"] == pytest.approx(0.025 ** (1 / 6))

@@ -9,7 +9,7 @@ from test_session import open_in
 
 from dl4ia.command_line.flag_types import ALL
 from dl4ia.errors import InputError
-from dl4ia.report.findings import ablation_of
+from dl4ia.report.findings import ablation_of, paired_repeats
 from dl4ia.search.loop import search
 from dl4ia.selection.ablation import Effect, effects_of
 from dl4ia.selection.ranking import without_finalists
@@ -110,3 +110,33 @@ def test_a_winner_that_fails_is_told_and_earlier_repeats_are_kept(
             run_ablation(session, selection)
         (effect,) = effects_in(session).values()
         assert effect.name == "schedule" and len(effect.differences) == 1
+
+
+def test_a_choice_that_a_winner_like_others_cannot_turn_back_is_said(
+    tmp_path: Path, gland_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a winner that has other choices to turn back, none of which was asked for."""
+    asked = "weight_decay,base_width"
+    session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate", asked)
+    search(session.study, session.objective, MODEL_3 + 1, None, session.turns, lambda trial: None)
+    selection = without_finalists(session.study, session.study.get_trials()[MODEL_3])
+    assert ablation_is_done(session, selection)
+    run_ablation(session, selection)
+    said = capsys.readouterr().out
+    assert "--ablate weight_decay: the winner has none" in said
+    assert "--ablate base_width: the winner has baseline's" in said
+
+
+def test_repeats_by_which_the_winner_was_chosen_since_are_told(
+    tmp_path: Path, gland_folder: Path
+) -> None:
+    """An ablation over repeats 3 and 4, and then finalists over the first three."""
+    session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate", "schedule")
+    search(session.study, session.objective, MODEL_3 + 1, None, session.turns, lambda trial: None)
+    selection = without_finalists(session.study, session.study.get_trials()[MODEL_3])
+    run_ablation(session, selection)
+    record = ablation_of(session.study, MODEL_3)
+    assert record and paired_repeats(record) == "2 paired splits and seeds"
+    session.study.set_user_attr("selection", {"repeats": 3})
+    record = ablation_of(session.study, MODEL_3)
+    assert record and "by 1 of which the winner was chosen since" in paired_repeats(record)

@@ -32,7 +32,7 @@ from dl4ia.errors import InputError
 from dl4ia.report import findings
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.study import find_study, first_value, is_interrupted
-from dl4ia.selection.ablation import effects_of
+from dl4ia.selection.ablation import effects_of, estimate_of
 from dl4ia.selection.ranking import Selection, completed_since
 from dl4ia.selection.repeats import repeat_environments
 
@@ -172,7 +172,7 @@ def _ablation(study: optuna.Study, chosen: FrozenTrial) -> pd.DataFrame:
             record["baseline"]: each.turned_back,
         }
         if not each.failure:
-            found = each.estimate(record["held_out"])
+            found = estimate_of(each, record)
             row |= {"effect": found.mean}
             if found.has_interval:
                 row |= {"low": found.low, "high": found.high}
@@ -241,6 +241,7 @@ def _record(
         "preferred_since": _preferred_since(study, chosen),
         "completed_since": completed_since(study),
         "optimism": selection.optimism if selection else None,
+        "winners_optimism": selection.winners_optimism if selection else None,
         "shared_optimism": selection.shared_optimism if selection else None,
     }  # fmt: skip
     if winner is None:

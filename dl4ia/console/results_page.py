@@ -78,7 +78,7 @@ def results_page(
             "",
             "## Finalists",
             "",
-            f"Over {selection.repeats} fresh splits and seeds. Measured optimism of the winner: "
+            f"Over {selection.repeats} fresh splits and seeds. Measured optimism: "
             f"{plain(findings.optimism(study, selection))}. Each repeat: "
             "[finalists.csv](finalists.csv).",
             "",

@@ -62,7 +62,7 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     `test_<metric>` is the mean over seeds, with `_sd` (n - 1), `_seed_<k>`, and the 95 % interval
     `_low` to `_high` of a bootstrap over images (patients where `groups` names them) and seeds;
     without these where images or patients are fewer than five (of a class: its own), and of a
-    difference where it is the same in all draws.
+    difference where it is the same in all draws, or one side is right (or wrong) of every image.
     `test_<metric>_ensemble` and `…_ensemble_averaged` are no single model's. `report_<metric>`,
     `difference_<metric>` with its interval, and `p_better_<metric>`, how probable it
     is that the winner is the better one, are paired over images.
@@ -90,13 +90,14 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
             differences = difference(draws[number], draws[len(names) + number])
             reach = Reach.of(differences, clusters, [by_seed, its_by_seed])
             low, high = reach.interval(differences)
+            better = reach.p_positive(-differences if name in LOWER_IS_BETTER else differences)
+            if _are_unanimous(scored.single[name]) or _are_unanimous(other.single[name]):
+                low = high = better = np.nan  # draws know nothing of how that side varies
             found |= {
                 f"difference_{name}": float(difference(by_seed.mean(), its_by_seed.mean())),
                 f"difference_{name}_low": low,
                 f"difference_{name}_high": high,
-                f"p_better_{name}": reach.p_positive(
-                    -differences if name in LOWER_IS_BETTER else differences
-                ),
+                f"p_better_{name}": better,
             }
     for name, values in scored.whole.items():
         found |= _with_spread(f"test_{name}", np.asarray(values))

@@ -6,6 +6,7 @@ backgrounds are transparent, text takes the page's colour.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from plotly.offline import get_plotlyjs
 from dl4ia.report.findings import between, describe
 from dl4ia.report.style import ACCENT, GREY, REPORT, value_range
 from dl4ia.search.study import first_value
-from dl4ia.selection.ablation import effects_of
+from dl4ia.selection.ablation import effects_of, estimate_of
 from dl4ia.selection.ranking import Selection
 from dl4ia.statistics import Estimate
 from dl4ia.text import short
@@ -48,11 +49,25 @@ class Interval:
     """A row of a forest plot.
 
     searched: the value that the search had promised; None where there is none.
+    whole: whether it is over all repeats; else it is over others than the whole ones, and says so.
     """
 
     label: str
     estimate: Estimate
     searched: float | None = None
+    whole: bool = True
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """How far the interval goes below and above the mean; NaN where there is none."""
+        found = self.estimate
+        if not found.has_interval:
+            return nan, nan
+        return found.mean - found.low, found.high - found.mean
+
+
+def _label(name: str, count: int, repeats: int) -> str:
+    return name if count == repeats else f"{name} ({count} of {repeats} repeats)"
 
 
 def scripts() -> str:
@@ -132,9 +147,14 @@ def finalists(study: optuna.Study, selection: Selection, metric: str) -> go.Figu
     trials = study.get_trials(deepcopy=False)
     rows = [
         Interval(
-            f"trial {each.trial}: {describe(trials[each.trial])}",
+            _label(
+                f"trial {each.trial}: {describe(trials[each.trial])}",
+                len(each.values),
+                selection.repeats,
+            ),
             selection.estimate(each),
             each.searched,
+            len(each.values) == selection.repeats,
         )
         for each in selection.finalists
         if len(each.values) > 1
@@ -148,7 +168,11 @@ def ablation(record: Mapping[str, Any], metric: str) -> go.Figure | None:
     None where no choice was turned back twice.
     """
     rows = [
-        Interval(f"{each.name}: {short(each.chosen)}", each.estimate(record["held_out"]))
+        Interval(
+            _label(f"{each.name}: {short(each.chosen)}", len(each.differences), record["repeats"]),
+            estimate_of(each, record),
+            whole=len(each.differences) == record["repeats"],
+        )
         for each in effects_of(record)
         if len(each.differences) > 1 and not each.failure
     ]
@@ -156,7 +180,10 @@ def ablation(record: Mapping[str, Any], metric: str) -> go.Figure | None:
 
 
 def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> go.Figure:
-    """Means with their 95 % intervals, the first on top; `zero` draws the line of no effect."""
+    """Means with their 95 % intervals, the first on top; `zero` draws the line of no effect.
+
+    Those over fewer repeats than were asked for have hollow markers.
+    """
     shown = list(reversed(rows))
     figure = go.Figure(
         go.Scatter(
@@ -164,13 +191,17 @@ def forest(rows: Sequence[Interval], title: str, zero: bool = False) -> go.Figur
             y=[row.label for row in shown],
             error_x={
                 "type": "data",
-                "array": [row.estimate.high - row.estimate.mean for row in shown],
-                "arrayminus": [row.estimate.mean - row.estimate.low for row in shown],
+                "array": [row.reach[1] for row in shown],
+                "arrayminus": [row.reach[0] for row in shown],
                 "color": ACCENT,
                 "thickness": 2,
             },
             mode="markers",
-            marker={"color": ACCENT, "size": 9},
+            marker={
+                "color": ACCENT,
+                "size": 9,
+                "symbol": ["circle" if row.whole else "circle-open" for row in shown],
+            },
             name="mean, 95 % interval",
             customdata=[between(row.estimate, word=", ") for row in shown],
             hovertemplate="%{y}<br>%{x:.4f} [%{customdata}]<extra></extra>",

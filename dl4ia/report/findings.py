@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.search.attributes import history_of
 from dl4ia.search.pareto import knee_point
 from dl4ia.search.study import first_value, is_interrupted, is_skipped
-from dl4ia.selection.ablation import Effect, effects_of
+from dl4ia.selection.ablation import Effect, effects_of, estimate_of
 from dl4ia.selection.ranking import Selection, ranked_trials
 from dl4ia.statistics import FEWEST_CLUSTERS, Estimate
 from dl4ia.text import plural, score_behind, short
@@ -63,21 +63,26 @@ def scored_winner(study: optuna.Study, selection: Selection) -> dict[str, Any] |
 
 
 def optimism(study: optuna.Study, selection: Selection) -> str:
-    """What the search had promised beyond the winner's mean over the repeats."""
-    winner = selection.of(selection.winner)
+    """What the search had promised of its best beyond what that is on fresh splits and seeds."""
+    best = selection.searched_best
     said = (
-        f"{winner.searched:.4f} in the search, {selection.estimate(winner).mean:.4f} on fresh "
-        f"splits and seeds: {selection.optimism:+.4f}"
+        f"trial {best.trial}, the search's best, had {best.searched:.4f} there and has "
+        f"{selection.estimate(best).mean:.4f} on {plural(len(best.values), 'fresh split')} and "
+        f"seeds: {selection.optimism:+.4f}"
     )
     report, shared = selection.report_model, selection.shared_optimism
     if report is not None and shared is not None:
         name = describe(study.get_trials(deepcopy=False)[report])
         count, mine, its = shared
         beside = f"{name}, which was not picked from so many, has {its:+.4f}"
-        if count < selection.repeats:
-            over = plural(count, "repeat")
-            beside += f" over the first {over}, where the winner has {mine:+.4f}"
+        if count < len(best.values):
+            beside += f" over the first {plural(count, 'repeat')}, where trial {best.trial} has"
+            beside += f" {mine:+.4f}"
+        elif count < selection.repeats:
+            beside += " over the same"
         said += f" ({beside})"
+    if best.trial != selection.winner:
+        said += f"; the winner, chosen on fresh splits, has {selection.winners_optimism:+.4f}"
     if selection.reused:
         said += (
             f"; {selection.reused} of the {selection.repeats} splits are the search's own, for so "
@@ -121,7 +126,7 @@ def effect_line(effect: Effect, ablation: Mapping[str, Any]) -> str:
     turned = f"{effect.name}: {short(effect.chosen)} → {short(effect.turned_back)}"
     if effect.failure:
         return f"{turned}  failed: {effect.failure}"
-    found, all_repeats = effect.estimate(ablation["held_out"]), ablation["repeats"]
+    found, all_repeats = estimate_of(effect, ablation), ablation["repeats"]
     fewer = f"  ({found.count} of {all_repeats} repeats)" if found.count < all_repeats else ""
     return f"{found.mean:+.4f} [{between(found, '+', ', ')}]  {turned}{fewer}"
 
@@ -133,10 +138,26 @@ def between(found: Estimate, sign: str = "", word: str = " to ") -> str:
     return f"{found.low:{sign}.4f}{word}{found.high:{sign}.4f}"
 
 
+def mean_of(found: Estimate) -> str:
+    """A mean over repeats, ± their standard deviation where there are several."""
+    return f"{found.mean:.4f}" + (f" ± {found.deviation:.4f}" if found.count > 1 else "")
+
+
+def of_repeats(found: Estimate) -> str:
+    """What that is of, and its interval where it has one."""
+    over = plural(found.count, "fresh split")
+    spread = f"mean ± SD over {over} and seeds" if found.count > 1 else f"on {over} and seed"
+    return spread + (f"; 95 % interval {between(found)}" if found.has_interval else "")
+
+
 def ablation_of(study: optuna.Study, winner: int) -> dict[str, Any] | None:
     """What the study has of this trial's choices, turned back; None where it was not asked."""
     ablation: dict[str, Any] = study.user_attrs.get("ablation", {})
-    return ablation if ablation.get("trial") == winner else None
+    if ablation.get("trial") != winner:
+        return None
+    chosen_by = study.user_attrs.get("selection", {}).get("repeats", 0)  # of the numbers 0, 1, …
+    shared = min(ablation["repeats"], max(0, chosen_by - ablation.get("first_repeat", chosen_by)))
+    return ablation | {"chosen_by": shared}
 
 
 def nothing_turned_back(ablation: Mapping[str, Any]) -> str:
@@ -154,7 +175,12 @@ def paired_repeats(ablation: Mapping[str, Any]) -> str:
     fewer = f"up to {max(counts)} of " if counts - {asked} else ""
     count = fewer + plural(asked, "paired split and seed", "paired splits and seeds")
     earlier = "of the splits are earlier ones, for so few can hardly be dealt out otherwise"
-    return count + (f" ({reused} {earlier})" if reused else "")
+    count += f" ({reused} {earlier})" if reused else ""
+    if chosen_by := ablation.get("chosen_by", 0):
+        count += (
+            f" (by {chosen_by} of which the winner was chosen since, which flatters its choices)"
+        )
+    return count
 
 
 def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -164,7 +190,7 @@ def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
     for each in effects_of(ablation):
         if not each.failure:
-            found = each.estimate(ablation["held_out"])
+            found = estimate_of(each, ablation)
             cells = (each.name, short(each.chosen), short(each.turned_back), str(found.count))
             rows.append((*cells, f"{found.mean:+.4f}", between(found, "+")))
     return rows
@@ -211,8 +237,12 @@ def interval_over(winner: Mapping[str, Any]) -> str:
     clusters = winner["patients"] or winner["images"]
     over = plural(clusters, "patient" if winner["patients"] else "image")
     if clusters < FEWEST_CLUSTERS:
-        return f"no interval of so few as {over}"
-    return f"95 % interval over {over}" + (" and seeds" if winner["seeds"] > 1 else "")
+        said = f"no interval of so few as {over}"
+    else:
+        said = f"95 % interval over {over}" + (" and seeds" if winner["seeds"] > 1 else "")
+    if known := winner.get("of_known_patients"):  # not recorded in older studies
+        said += f"; {known} of the {winner['images']} images are of patients trained on too"
+    return said
 
 
 def ensembles(winner: Mapping[str, Any], metric: str) -> list[tuple[str, str, float]]:

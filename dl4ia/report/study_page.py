@@ -67,10 +67,22 @@ def _headline(
     study: optuna.Study, selection: Selection, metric: str, winner: dict[str, Any] | None
 ) -> list[tuple[str, str]]:
     tiles = []
-    if winner is None:
+    if winner is None and selection.finalists:
+        found = selection.estimate(selection.of(selection.winner))
+        tiles.append(
+            (
+                findings.mean_of(found),
+                f"validation {metric}, {findings.of_repeats(found)}; not scored on the test set",
+            )
+        )
+    elif winner is None:
         trial = study.get_trials(deepcopy=False)[selection.winner]
         tiles.append(
-            (f"{first_value(trial):.4f}", f"validation {metric}; not scored on the test set")
+            (
+                f"{first_value(trial):.4f}",
+                f"validation {metric} in the search, the best of many and so too good; not scored "
+                "on the test set",
+            )
         )
     else:
         scores = winner["metrics"]
@@ -89,7 +101,8 @@ def _headline(
                 f"against {name}, {findings.reports_best(selection, winner)}, retrained the same "
                 "way; 95 % interval "
                 f"{findings.interval(scores, f'difference_{metric}', '+')}; "
-                f"P(winner better) {findings.p_better(scores, metric)}",
+                f"P(winner better), one minus the p of a one-sided t-test, "
+                f"{findings.p_better(scores, metric)}",
             )
         )
     if selection.finalists:
@@ -280,9 +293,10 @@ def _budget(study: optuna.Study, metric: str) -> list[str]:
     return [
         html.heading("What a budget buys"),
         html.paragraph(
-            f"The expected best validation {metric} of n random trials, without bias from the "
-            f"{len(values)} of this study's that were drawn at random (a failed one counts as 0 "
-            "and a pruned one with the last value seen, so the curve is on the low side)."
+            f"The expected best validation {metric} of n random trials, estimated without bias "
+            f"from the {len(values)} of this study's that were drawn at random. One that failed "
+            "counts as 0 and one that was pruned with the last value seen: of such the curve is on "
+            "the low side."
         ),
         figures.fragment(figures.budget(expected_best(values).tolist(), metric)),
     ]

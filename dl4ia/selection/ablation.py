@@ -30,12 +30,17 @@ class Effect:
     differences: tuple[float, ...]
     failure: str = ""
 
-    def estimate(self, held_out: float) -> Estimate:
-        """Mean and 95 % interval of the differences.
+    def estimate(self, held_out: float, step: float = 0.0) -> Estimate:
+        """Mean and 95 % interval of the differences; step: of `Repeats.step`.
 
         It is cut off at -1 and 1: they are of shares, which a t does not know.
         """
-        return estimate(self.differences, held_out).within(-1.0, 1.0)
+        return estimate(self.differences, held_out, step).within(-1.0, 1.0)
+
+
+def estimate_of(effect: Effect, record: Mapping[str, Any]) -> Estimate:
+    """Of one of those that a study's attribute "ablation" holds."""
+    return effect.estimate(record["held_out"], record.get("step", 0.0))
 
 
 def effects_of(record: Mapping[str, Any]) -> list[Effect]:

@@ -54,37 +54,50 @@ class Selection:
     held_out: float
     reused: int = 0  # how many of the repeats' splits are the search's own
     completed: int = 0  # trials of the study when it was made; 0: an earlier version's
+    step: float = 0.0  # of `Repeats.step`
 
     def estimate(self, finalist: Finalist) -> Estimate:
         """Its mean over repeats, and how far that can be trusted.
 
         The interval is cut off at 0 and 1: Dice and accuracy are shares, which a t does not know.
         """
-        return estimate(finalist.values, self.held_out).within(0.0, 1.0)
+        return estimate(finalist.values, self.held_out, self.step).within(0.0, 1.0)
+
+    @property
+    def searched_best(self) -> Finalist:
+        """Whom the search had taken for the best, of those that have a repeat."""
+        trained = [each for each in self.finalists if each.values]
+        return min(trained, key=lambda each: (-each.searched, each.weights, each.trial))
 
     @property
     def optimism(self) -> float:
-        """The winner's value in the search minus its mean over the repeats."""
-        winner = self.of(self.winner)
-        return winner.searched - self.estimate(winner).mean
+        """The search's best value minus that trial's mean over the repeats.
+
+        Not the winner's: it is the winner for being high over the repeats.
+        """
+        return self._fall(self.searched_best)
+
+    @property
+    def winners_optimism(self) -> float:
+        """The winner's value in the search minus its mean over the repeats: on the low side."""
+        return self._fall(self.of(self.winner))
+
+    def _fall(self, finalist: Finalist, count: int | None = None) -> float:
+        return finalist.searched - float(np.mean(finalist.values[:count]))
 
     @property
     def shared_optimism(self) -> tuple[int, float, float] | None:
-        """That of the winner and of the report's best model, over so many repeats that both have.
+        """That of the search's best and of the report's, over so many repeats that both have.
 
         The latter was hardly chosen for its value. What both share is the search's one split, which
-        may be easier or harder than others. None where that model wins, or has no repeat.
+        may be easier or harder than others. None where they are one, or the latter has no repeat.
         """
-        if self.report_model is None or self.report_model == self.winner:
+        best = self.searched_best
+        if self.report_model in (None, best.trial):
             return None
-        winner, report = self.of(self.winner), self.of(self.report_model)
-        count = min(len(winner.values), len(report.values))
-        if count == 0:
-            return None
-        mine, its = (
-            each.searched - float(np.mean(each.values[:count])) for each in (winner, report)
-        )
-        return count, mine, its
+        report = self.of(self.report_model)
+        count = min(len(best.values), len(report.values))
+        return (count, self._fall(best, count), self._fall(report, count)) if count else None
 
     def of(self, trial: int) -> Finalist:
         """The finalist that is this trial."""
@@ -233,7 +246,7 @@ def select(
         for trial in trials
     ]
     report = [trial.number for trial in trials if "report_model" in trial.user_attrs]
-    found = _decide(finalists, report, len(repeats), repeats.held_out)
+    found = _decide(finalists, report, repeats)
     return replace(found, reused=repeats.reused)
 
 
@@ -248,14 +261,19 @@ def _rank_of_report(finalist: Finalist) -> tuple[bool, int, bool, float, int, in
     return *ending, -mean, finalist.weights, finalist.trial
 
 
-def _decide(
-    finalists: list[Finalist], report: list[int], repeats: int, held_out: float
-) -> Selection:
-    """The best mean wins; of equals fewer weights."""
+def _decide(finalists: list[Finalist], report: list[int], repeats: Repeats) -> Selection:
+    """The best mean wins; of equals fewer weights.
+
+    Of splits of unequal size as many errors are not quite the same mean: those within half an image
+    of the best are its equals.
+    """
+    means = [float(np.mean(each.values)) for each in finalists if not each.given_up]
+    equal = max(means, default=-np.inf) - repeats.step / len(repeats) / 2
 
     def rank(finalist: Finalist) -> tuple[bool, float, int, int]:
         mean = float(np.mean(finalist.values)) if finalist.values else -np.inf
-        return bool(finalist.given_up), -mean, finalist.weights, finalist.trial
+        score = np.inf if not finalist.given_up and mean >= equal else mean
+        return bool(finalist.given_up), -score, finalist.weights, finalist.trial
 
     ordered = sorted(finalists, key=rank)
     winner = ordered[0]
@@ -264,7 +282,7 @@ def _decide(
             f"every finalist failed; of trial {winner.trial}: {winner.given_up}; the study is "
             "intact and the test set unopened: more trials (--trials) may find steadier ones"
         )
-    found = estimate(winner.values, held_out)
+    found = estimate(winner.values, repeats.held_out)
     within = [
         each
         for each in ordered
@@ -279,6 +297,7 @@ def _decide(
         winner=winner.trial,
         simpler=simpler.trial if simpler else None,
         report_model=of_report[0].trial if of_report else None,
-        repeats=repeats,
-        held_out=held_out,
+        repeats=len(repeats),
+        held_out=repeats.held_out,
+        step=repeats.step,
     )

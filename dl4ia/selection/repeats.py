@@ -43,6 +43,16 @@ class Repeats:
         return validation / sum(len(split.train) for split in self._splits)
 
     @property
+    def step(self) -> float:
+        """What one image more or less changes a value by; 0 where the metric is no share of images.
+
+        Of the smallest validation part, whose step is the largest.
+        """
+        if not self.objective.task.counts_images:
+            return 0.0
+        return 1 / min(len(split.validation) for split in self._splits)
+
+    @property
     def reused(self) -> int:
         """How many of the splits are the search's own, or of the repeats that come before these.
 

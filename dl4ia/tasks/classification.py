@@ -29,6 +29,7 @@ class ClassificationTask:
 
     name = "classification"
     metric = "accuracy"
+    counts_images = True
     cores_a_worker = 1
     settings = ModelSettings
     trains_in_low_precision = False  # no faster, and a tenth of a per cent worse

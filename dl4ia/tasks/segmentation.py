@@ -31,6 +31,7 @@ class SegmentationTask:
 
     name = "segmentation"
     metric = "dice"
+    counts_images = False
     classes: tuple[str, ...] = ("background", "gland")
     cores_a_worker = 4
     settings = ModelSettings

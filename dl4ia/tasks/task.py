@@ -17,6 +17,7 @@ class Task(Protocol):
 
     name: str  # the MLflow experiment
     metric: str  # a study maximises the validation part's `val_<metric>`
+    counts_images: bool  # whether that is the share of images that are right
     classes: tuple[str, ...]  # names of the labels 0, 1, …
     cores_a_worker: int  # that a training makes some use of, on a cluster that has them idle
     settings: type[Any]  # a dataclass: of a network; what does not apply has its defaults

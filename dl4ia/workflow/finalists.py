@@ -81,7 +81,10 @@ def current_selection(session: Session) -> Selection | None:
 
 def run_ablation(session: Session, selection: Selection) -> None:
     """Turn back the winner's choices, and write the effects into the study."""
-    if not session.arguments.ablate or ablation_is_done(session, selection):
+    if not session.arguments.ablate:
+        return
+    if ablation_is_done(session, selection):
+        _tell_left_out(session, selection)
         return
     label, baseline = f"trial {selection.winner}", session.searched.BASELINE
     winner = session.study.get_trials(deepcopy=False)[selection.winner].params
@@ -93,9 +96,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
         + (f", {len(repeats)} further repeats each" if wanted else ""),
         flush=True,
     )
-    for name in session.arguments.ablate:
-        if name not in (*ALL, *turned):
-            print(f"  {name}: {_why_not(session, winner, name)}")
+    _tell_left_out(session, selection)
 
     def keep() -> None:
         effects = measured_effects(winner, turned, repeats)
@@ -105,6 +106,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
             "first_repeat": repeats.numbers.start,
             "reused": repeats.reused,
             "held_out": repeats.held_out,
+            "step": repeats.step,
             "baseline": baseline,
             "effects": [asdict(effect) for effect in effects],
         }
@@ -154,6 +156,15 @@ def _turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, Point
     models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
     known = [models[session.searched.BASELINE], *models.values()]
     return turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
+
+
+def _tell_left_out(session: Session, selection: Selection) -> None:
+    """Which of the choices that the user asked for are not turned back, and why."""
+    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    turned = _turned_back(session, winner)
+    for name in session.arguments.ablate:
+        if name not in (*ALL, *turned):
+            print(f"  --ablate {name}: {_why_not(session, winner, name)}", flush=True)
 
 
 def _why_not(session: Session, winner: Mapping[str, Any], name: str) -> str:

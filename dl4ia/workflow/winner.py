@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from dl4ia.addresses import this_command
+from dl4ia.data.dataset import Dataset
 from dl4ia.errors import InputError, first_line
 from dl4ia.evaluation import test_lock
 from dl4ia.evaluation.scoring import score, summary, table
@@ -69,9 +70,11 @@ def score_winner(session: Session, selection: Selection) -> None:
         "seeds": seeds,
         "epochs": epochs,
         "metrics": {name: values[-1] for name, values in history.items()}
+        | _over_repeats(selection, session.task.metric)
         | summary(scored, other, test.groups),
         "images": len(test),
         "patients": len(set(test.groups)) if test.groups else None,
+        "of_known_patients": _of_known_patients(session.dataset, test),
         "compared_with": selection.report_model if others else None,
         "retrainings": histories,
         "command": this_command(),
@@ -83,6 +86,29 @@ def score_winner(session: Session, selection: Selection) -> None:
         "scores": str(folder / SCORES),
     }
     study.set_user_attr("winner", winner)
+
+
+def _over_repeats(selection: Selection, metric: str) -> dict[str, float]:
+    """The winner's mean over the finalists' repeats, with its spread and interval if it has them.
+
+    The honest validation figure: its value in the search was chosen for being high.
+    """
+    if not selection.finalists:
+        return {}
+    found, name = selection.estimate(selection.of(selection.winner)), f"repeats_{metric}"
+    values = {name: found.mean}
+    if found.count > 1:
+        values[f"{name}_sd"] = found.deviation
+    if found.has_interval:
+        values |= {f"{name}_low": found.low, f"{name}_high": found.high}
+    return values
+
+
+def _of_known_patients(train: Dataset, test: Dataset) -> int | None:
+    """How many test images are of patients who have training images; None of unknown patients."""
+    if train.groups is None or test.groups is None:
+        return None
+    return sum(group in set(train.groups) for group in test.groups)
 
 
 def _follow_move(session: Session) -> None:
@@ -159,13 +185,16 @@ def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
 def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[str, Any]) -> None:
     example = session.dataset.images[:EXAMPLE_IMAGES].numpy().astype(np.float32)
     metric, known = session.task.metric, winner["metrics"]
-    test = f"test_{metric}"
-    names = (f"val_{metric}", test, f"{test}_low", f"{test}_high")
+    test, repeats = f"test_{metric}", f"repeats_{metric}"
+    ends = [f"{name}{end}" for name in (repeats, test) for end in ("", "_low", "_high")]
+    names = (f"val_{metric}", *ends)
     scores = {name: f"{known[name]:.4f}" for name in names if name in known}
+    fresh = f" and {scores[repeats]} on fresh splits" if repeats in scores else ""
     description = (
         f"Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Trial {winner['trial']}, the "
         f"first of {winner['seeds']} retraining seeds. Validation {metric} "
-        f"{scores.get(f'val_{metric}')}; test {metric} {scores.get(test)}, the seeds' mean"
+        f"{scores.get(f'val_{metric}')} on the search's own split{fresh}; test {metric} "
+        f"{scores.get(test)}, the seeds' mean"
     )
     if f"{test}_low" in scores:
         description += f", 95 % interval {interval(known, test)}"
