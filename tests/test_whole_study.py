@@ -304,13 +304,20 @@ def test_the_winner_is_registered_and_loads_without_unpickling(
         assert item.path == f"{folder}/{file}"
     version = client.get_model_version_by_alias(NAME, "champion")
     assert version.run_id == run.info.run_id
-    names = ("val_dice", "test_dice", "test_dice_low", "test_dice_high")
-    validation, test, low, high = (f"{record['metrics'][name]:.4f}" for name in names)
-    assert version.tags == dict(zip(names, (validation, test, low, high), strict=True))
-    assert version.description.endswith(
-        f"Validation dice {validation}; test dice {test}, the seeds' mean, 95 % interval {low} to "
-        f"{high}."
+    names = ("val_dice", "repeats_dice", "test_dice", "test_dice_low", "test_dice_high")
+    validation, fresh, test, low, high = (f"{record['metrics'][name]:.4f}" for name in names)
+    ends = {f"repeats_dice_{end}": f"{record['metrics'][f'repeats_dice_{end}']:.4f}"
+            for end in ("low", "high")}  # fmt: skip
+    assert (
+        version.tags == dict(zip(names, (validation, fresh, test, low, high), strict=True)) | ends
     )
+    assert version.description.endswith(
+        f"Validation dice {validation} on the search's own split and {fresh} on fresh splits; test "
+        f"dice {test}, the seeds' mean, 95 % interval {low} to {high}."
+    )
+    selection = Selection.from_record(study.user_attrs["selection"])
+    mean = selection.estimate(selection.of(selection.winner)).mean
+    assert record["metrics"]["repeats_dice"] == run.data.metrics["repeats_dice"] == mean
     folder = Path(version.source.removeprefix("file://"))
     assert not list(folder.rglob("*.pkl")) and not list(folder.rglob("*.pth"))
     model = mlflow.pyfunc.load_model(str(folder))
