@@ -172,7 +172,9 @@ def open_session(
             f"of {', '.join(searched.SPACE)}"
         )
     if arguments.gpus_per_worker is not None and not (arguments.ray or arguments.worker):
-        raise InputError("--gpus-per-worker: expected --ray too; other workers have a GPU each")
+        raise InputError(
+            "--gpus-per-worker: expected --ray too; without it workers are dealt out over the GPUs"
+        )
     points = _points_of(arguments, searched)
     check_folder(arguments.out)
     if not arguments.worker:  # whose study has asked; what is away for a moment does not end it

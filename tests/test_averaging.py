@@ -1,5 +1,6 @@
 """The mean of the weights is what its formula says, is what is scored, and is what is kept."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -29,9 +30,26 @@ def test_the_mean_goes_back_over_its_horizon(horizon: int, means: list[float]) -
     average = WeightAverage(layer, horizon)
     for step, expected in enumerate(means, start=1):
         stepped(layer, float(step))
-        average.update(layer)
+        average.update()
         assert average.model.weight.item() == pytest.approx(expected)  # type: ignore[operator, union-attr]
     assert layer.weight.item() == 5.0
+
+
+def test_all_weights_at_once_are_averaged_as_each_alone() -> None:
+    """To the last bit, while a checkpoint is loaded into both between the steps."""
+    model = make_model()
+    average, means = WeightAverage(model, 3), [each.clone() for each in model.parameters()]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(1, 6):
+        with torch.no_grad():
+            for weights, mean in zip(model.parameters(), means, strict=True):
+                weights += torch.randn(weights.shape, generator=generator)
+                mean.lerp_(weights, 1 / min(step, 3))
+        average.update()
+        average.set_state({name: deepcopy(each) for name, each in average.state().items()})
+        model.load_state_dict(deepcopy(model.state_dict()))
+    for found, mean in zip(average.model.parameters(), means, strict=True):
+        assert torch.equal(found, mean)
 
 
 def test_the_mean_is_scored_and_kept() -> None:
@@ -65,7 +83,7 @@ def test_statistics_of_normalisation_are_averaged_and_counts_are_not() -> None:
     seen = []
     for scale in (1.0, 3.0):
         layer(scale * images)
-        average.update(layer)
+        average.update()
         seen.append(layer.running_mean.clone())  # type: ignore[union-attr]
     mean = average.model
     assert isinstance(mean, nn.BatchNorm2d) and mean.running_mean is not None

@@ -212,6 +212,24 @@ def test_a_lack_of_memory_is_a_failure_of_its_own(error: BaseException) -> None:
         train(make_model(), evaluate=evaluate)
 
 
+@pytest.mark.parametrize(("free", "expected"), [(1 << 30, OutOfMemory), (40 << 30, TrialFailure)])
+def test_what_cudnn_cannot_compute_is_a_lack_of_memory_where_a_gpu_is_full(
+    free: int, expected: type[TrialFailure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never an error of ours, which would stop the study."""
+
+    def evaluate(*_: object) -> Result:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 80 << 30))
+        raise RuntimeError(
+            "GET was unable to find an engine to execute this computation\nException raised from"
+        )
+
+    with pytest.raises(TrialFailure) as raised:
+        train(make_model(), evaluate=evaluate)
+    assert raised.type is expected
+
+
 def test_a_lack_of_memory_is_one_before_the_first_epoch_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -208,10 +208,10 @@ def study_parser(
         "--workers",
         type=whole_number(1),
         metavar="N",
-        help="processes that train at once, each on its share of the cores or a GPU of its own; "
-        "the same command may run several times too, also on other machines with --storage "
-        "postgresql://… (default: one a GPU; or one for every four cores, of digits every core, "
-        "and at most one for every 3 GB of free memory)",
+        help="processes that train at once, each on its share of the cores, or on a GPU, which "
+        "more workers than GPUs share; the same command may run several times too, also on other "
+        "machines with --storage postgresql://… (default: one a GPU or a core, but at most one for "
+        "every 3 GB of free memory and, in the search, for every 6 --trials)",
     )
     add(
         "--ray",

@@ -26,7 +26,7 @@ from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import training_precision
-from dl4ia.training.usage import Usage
+from dl4ia.training.usage import Usage, give_memory_back
 
 REDUCTION = 4  # of the trials that go beyond a quarter of the epochs, a quarter go to the end
 
@@ -98,8 +98,7 @@ class Objective:
 
         Raises TrialPruned, or TrialFailure after recording the reason.
         """
-        if self.device.type == "cuda":  # others on the same GPU may need what the last trial had
-            torch.cuda.empty_cache()
+        give_memory_back()
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
         hide(trial, "environment", dict(self.environment))
         trial.set_user_attr("seed", seed)

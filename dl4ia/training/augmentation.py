@@ -130,7 +130,10 @@ class Augmenter:
             turned = (numbers[:, 2] > 0)[:, None, None, None]
             places = signs * torch.where(turned, places.flip(-1), places)
         matrices = _affine_matrices(self.settings.affine * numbers[:, 3:7])
-        places = (places * sides) @ matrices.mT[:, None] / sides
+        # As a product of matrices of two by two it takes twice as long, for the same numbers.
+        x, y = (places * sides).unbind(-1)
+        (xx, xy), (yx, yy) = (row.unbind(1) for row in matrices[..., None, None].unbind(1))
+        places = torch.stack([x * xx + y * xy, x * yx + y * yy], -1) / sides
         largest = 2 * LARGEST_SHIFT * (self.settings.affine + self.settings.shift)
         places = places + largest * numbers[:, None, None, 7:]
         if self.settings.elastic > 0:

@@ -11,24 +11,26 @@ class WeightAverage:
     """An exponential mean of weights and buffers (Polyak and Juditsky 1992; Izmailov et al. 2018).
 
     It goes back about `horizon` steps; until there are so many it is the plain mean of all, so that
-    no first weights stay in it.
+    no first weights stay in it. What is averaged must stay where it is in memory: optimizers and
+    `load_state_dict` write into it, `Module.to` may not.
     """
 
     def __init__(self, model: nn.Module, horizon: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
         self._horizon, self._steps = horizon, 0
+        means, latest = self.model.state_dict(), model.state_dict()
+        real = [name for name, mean in means.items() if mean.is_floating_point()]
+        self._real = [means[name] for name in real], [latest[name] for name in real]
+        self._counts = [(means[name], latest[name]) for name in means if name not in real]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """`model` has taken a step."""
+    def update(self) -> None:
+        """The model has taken a step."""
         self._steps += 1
-        share = 1 / min(self._steps, self._horizon)
-        latest = model.state_dict()
-        for name, mean in self.model.state_dict().items():
-            if mean.is_floating_point():
-                mean.lerp_(latest[name], share)
-            else:  # a count
-                mean.copy_(latest[name])
+        means, latest = self._real
+        torch._foreach_lerp_(means, latest, 1 / min(self._steps, self._horizon))
+        for count, current in self._counts:
+            count.copy_(current)
 
     def state(self) -> dict[str, Any]:
         """What `set_state` takes, of tensors and numbers."""

@@ -28,6 +28,9 @@ SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
 # What is said where no class of its own is raised: by the allocator of a CPU, and by CUDA and its
 # libraries where others have the GPU's memory.
 MEMORY_ERRORS = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+# cuDNN's, where none of its ways to convolve can be had: for want of memory, or for good.
+NO_ENGINE = "unable to find an engine"
+LITTLE = 0.05  # of a GPU's memory: left of it where it has run out
 
 Result = dict[str, float]
 Evaluate = Callable[[nn.Module, Dataset, torch.device], Result]
@@ -66,7 +69,8 @@ def fit(
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
-    Convolutions and matrix products compute in `precision` (of float32 a GPU makes TF32), but for
+    Convolutions and matrix products compute in `precision` (of float32 a GPU makes TF32 in
+    convolutions), but for
     the last epoch's evaluation, which like weights and losses is in float32 always: what is scored
     is what is exported. On a CPU at most `largest_part` pixels pass through the network at once
     (None: LARGEST_PART).
@@ -194,6 +198,19 @@ def _failures_of(epoch: int) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemory(f"epoch {epoch}: out of memory") from error
     except RuntimeError as error:
-        if not any(words in str(error) for words in MEMORY_ERRORS):
-            raise
-        raise OutOfMemory(f"epoch {epoch}: out of memory") from error
+        has_no_engine = NO_ENGINE in str(error)
+        if any(words in str(error) for words in MEMORY_ERRORS) or (
+            has_no_engine and _gpu_is_full()
+        ):
+            raise OutOfMemory(f"epoch {epoch}: out of memory") from error
+        if has_no_engine:
+            raise TrialFailure(f"epoch {epoch}: cuDNN has no way to compute it") from error
+        raise
+
+
+def _gpu_is_full() -> bool:
+    """Whether little memory is left of the GPU that is current, whoever has the rest."""
+    if not torch.cuda.is_available():
+        return False
+    free, total = torch.cuda.mem_get_info()
+    return free < LITTLE * total

@@ -49,7 +49,7 @@ class Steps:
             self.optimizer.param_groups[0]["lr"] = rate
             totals += self._learn(rows)
             if self.average is not None:
-                self.average.update(self.model)
+                self.average.update()
         return totals
 
     def _learn(self, rows: Tensor) -> Tensor:

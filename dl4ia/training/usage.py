@@ -1,4 +1,4 @@
-"""How busy the machine is while a network trains."""
+"""How busy the machine is while a network trains, and what it gets back afterwards."""
 
 import time
 from contextlib import suppress
@@ -9,6 +9,12 @@ import torch
 SELDOM = 1.0  # seconds: asking a GPU's driver may take longer than a short epoch
 GPU_LOAD = "gpu_0_utilization_percentage"
 MEGABYTE = 1e6  # bytes, as MLflow counts
+
+
+def give_memory_back() -> None:
+    """What the last training had of a GPU and no longer needs: others on the same one may."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 class Usage:

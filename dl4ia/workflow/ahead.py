@@ -19,6 +19,7 @@ from dl4ia.search.attributes import history_of
 from dl4ia.selection.ranking import ranked_trials
 from dl4ia.session import Session
 from dl4ia.text import plural
+from dl4ia.training.usage import give_memory_back
 from dl4ia.workers.cluster import RayWorkers
 from dl4ia.workers.jobs import Job, jobs_done, put_jobs, take_jobs
 from dl4ia.workers.processes import Workers, WorkersDied, default_count
@@ -78,6 +79,7 @@ def work_ahead(folder: Path, ways: Mapping[str, Callable[[Job], object]]) -> Non
     A training that fails is left to whoever needs it, to fail there again and be told of.
     """
     for job in take_jobs(folder):
+        give_memory_back()
         try:
             ways[job["kind"]](job)
         except TrialFailure as failure:
