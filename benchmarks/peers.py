@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Material:
         return self.searched.REPORT_MODELS | self.searched.REFERENCE_MODELS
 
 
+@cache  # once a process, whatever number of trials it trains
 def open_material(task: str, folder: Path | None) -> Material:
     """Of "digits" (MNIST as torchvision leaves it, in `folder` or data), or of "glands"."""
     digits = folder or Path("data")

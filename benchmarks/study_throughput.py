@@ -7,8 +7,9 @@ Both train the same points (of one network, with learning rate, dropout, weight 
 augmentation differing) for the same epochs, none is pruned, and both log every epoch to MLflow and
 keep their study in SQLite. The plain script is Optuna, PyTorch and MLflow as the libraries' own
 examples have them (peers.py); it is run with the DataLoader in its process and with two workers,
-dl4ia with one worker and with two (on two cores its default).
-Ray Tune runs the plain script's training, two trials at once; it keeps no study. Each is a command
+dl4ia with one worker and with two.
+Ray Tune runs the plain script's training, two trials at once, in processes that it uses again; it
+keeps no study. Each is a command
 of its own, from its first import to the last record; they take turns. Takes up to 25 minutes a
 round on two cores. On a GPU dl4ia and Ray Tune train 4 and 12 at once too, and the plain script
 loads with 8: `--trials 24 --epochs 20`, or as many as the time allows.
@@ -199,6 +200,8 @@ def ray_way(run: argparse.Namespace, out: Path, at_once: int) -> None:
     tuner = tune.Tuner(
         tune.with_resources(train, {"cpu": 1, "gpu": 1 / at_once if DEVICE.type == "cuda" else 0}),
         param_space={"number": tune.grid_search(list(range(len(known))))},
+        # A process trains one trial after the other: by default each starts one, and imports torch.
+        tune_config=tune.TuneConfig(reuse_actors=True),
         run_config=tune.RunConfig(storage_path=str(out.resolve()), verbose=0),
     )
     results = tuner.fit()

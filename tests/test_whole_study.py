@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -23,9 +22,8 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna_dashboard import get_note, save_note
 from PIL import Image
 
-from dl4ia.command_line.flags import add_gland_flags, parse, study_parser
+from dl4ia.command_line.flags import add_gland_flags, study_parser
 from dl4ia.data.gland_folder import GlandFolder
-from dl4ia.data.images import open_image
 from dl4ia.search.study import is_interrupted
 from dl4ia.selection.ranking import Selection
 from dl4ia.selection.repeats import kept_repeats
@@ -424,38 +422,6 @@ def test_another_study_of_the_name_is_refused_in_one_line(finished: Path) -> Non
     (line,) = other.stderr.splitlines()
     assert NAME in line and "epochs is 3 there and 4 here" in line
     assert [path.stat().st_size for path in databases] == before
-
-
-def test_no_test_file_is_read_before_the_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A whole study in which reading one too early ends the run."""
-    write_gland_folder(tmp_path / "Tiny Glands")
-    monkeypatch.chdir(tmp_path)
-    script = runpy.run_path(str(SCRIPT))
-    read: list[Path] = []
-
-    def watched(path: Path, *further: Any) -> Image.Image:
-        if "Test" in path.parts:
-            known = Path("mlruns/optuna.db").exists() and optuna.load_study(
-                study_name=NAME, storage="sqlite:///mlruns/optuna.db"
-            )
-            if not known or "test_openings" not in known.user_attrs:
-                raise AssertionError(f"{path} was read before the test set was opened")
-            read.append(path)
-        return open_image(path, *further)
-
-    for reader in ("gland_folder", "pixels"):  # of labels, and of images
-        monkeypatch.setattr(f"dl4ia.data.{reader}.open_image", watched)
-    parser = study_parser("", "", "", "")
-    add_gland_flags(parser)
-    flags = ["--data", "Tiny Glands", "--trials", "2", "--epochs", "1", "--finalists", "1",
-             "--repeats", "2", "--ablate", "--workers", "1"]  # fmt: skip
-    arguments = parse(parser, flags)
-    with pytest.raises(AssertionError, match="was read before"):
-        GlandFolder(Path("Tiny Glands")).test()  # the watch works
-    script["study"](*arguments)
-    assert len(read) == 12
 
 
 def test_a_new_winner_after_the_opening_needs_the_users_word(

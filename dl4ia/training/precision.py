@@ -15,6 +15,8 @@ def training_precision(device: torch.device, may_be_low: bool) -> torch.dtype:
     """
     if device.type != "cpu" or not may_be_low:
         return torch.float32
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.10 cannot tell
+        return torch.float32
     capabilities = torch.cpu.get_capabilities()
     hardware = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if hardware else torch.float32
