@@ -94,7 +94,8 @@ def results_page(
             "## What each choice buys",
             "",
             f"The winner's validation {metric} minus that with one choice turned back to "
-            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}. Each repeat: "
+            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}. "
+            f"{findings.BY_CHANCE} Each repeat: "
             "[ablation.csv](ablation.csv).",
             "",
             table(findings.effects(ablation)),

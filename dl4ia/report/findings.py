@@ -15,6 +15,7 @@ from dl4ia.statistics import FEWEST_CLUSTERS, Estimate
 from dl4ia.text import plural, score_behind, short
 
 LEADERS = 10
+BY_CHANCE = "Of twenty such intervals about one leaves out 0 by chance."
 
 
 def describe(trial: FrozenTrial) -> str:

@@ -278,7 +278,8 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
         html.heading("What each choice buys"),
         html.paragraph(
             f"The winner's validation {metric} minus that with one choice turned back to "
-            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}."
+            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}. "
+            f"{findings.BY_CHANCE}"
         ),
         html.table(findings.effects(ablation)),
         figures.fragment(figures.ablation(ablation, metric)),
