@@ -128,11 +128,14 @@ class Session:
         splits = self.objective.splits
         others = " of other patients" if self.arguments.split_by == "patient" else ""
         if groups := self.dataset.groups:
-            trained, held = (
-                {groups[i] for i in part} for part in (splits[0].train, splits[0].validation)
-            )
-            if trained & held:
-                others = " of patients who have images among those trained on too"
+            known = [
+                groups[image] in trained
+                for split in splits
+                for trained in [{groups[image] for image in split.train}]
+                for image in split.validation
+            ]
+            if any(known):
+                others = f" ({sum(known) / len(known):.0%} of patients who are trained on too)"
         folds = f", {len(splits)} folds" if len(splits) > 1 else ""
         return f"{len(splits[0].validation)} images{others}{folds}"
 

@@ -124,21 +124,25 @@ def test_optimism_is_told_beside_that_of_the_report_s_best() -> None:
     add(study, 1, 0.90, 10, COMPLETE)
     selection = selected(study, Known({0.0: [0.55, 0.59], 1.0: [0.81, 0.83]}))
     assert selection.optimism == pytest.approx(0.08)
-    assert selection.shared_optimism == (2, pytest.approx(0.08), pytest.approx(0.03))
+    error = np.std([0.01, -0.01], ddof=1) * (1 / 2 + 0.25) ** 0.5
+    assert selection.shared_optimism == pytest.approx((2, 0.08, 0.03, error))
     assert findings.optimism(study, selection) == (
         "trial 1, the search's best, had 0.9000 there and has 0.8200 on 2 fresh splits and seeds: "
-        "+0.0800 (unet, which was not picked from so many, has +0.0300)"
+        "+0.0800 (unet, which was not picked from so many, has +0.0300; +0.0500 apart, with a "
+        "standard error of 0.0122)"
     )
     weak = selected(study, Known({0.0: [0.55, 0.56, 0.0], 1.0: [0.81, 0.83, 0.88]}))
     assert weak.of(0).values == (0.55, 0.56)
     assert findings.optimism(study, weak).endswith(
-        "has +0.0450 over the first 2 repeats, where trial 1 has +0.0800)"
+        "has +0.0450 over the first 2 repeats, where trial 1 has +0.0800; +0.0350 apart, with a "
+        "standard error of 0.0061)"
     )
     selection = selected(study, Known({0.0: [0.95, 0.95], 1.0: [0.81, 0.83]}))
     assert selection.winner == 0 and selection.searched_best.trial == 1
-    assert selection.shared_optimism == (2, pytest.approx(0.08), pytest.approx(-0.35))
+    assert selection.shared_optimism == pytest.approx((2, 0.08, -0.35, error))
     assert findings.optimism(study, selection).endswith(
-        "has -0.3500); the winner, chosen on fresh splits, has -0.3500"
+        "has -0.3500; +0.4300 apart, with a standard error of 0.0122); the winner, chosen on fresh "
+        "splits, has -0.3500"
     )
     selection = selected(
         study_of((0.9, 10, COMPLETE), (0.8, 9, COMPLETE)), Known({0.0: [None], 1.0: [0.7]})
@@ -163,6 +167,26 @@ def test_measured_optimism_of_the_search_s_best_is_unbiased_and_the_winner_s_is_
         true.append(best[-1])  # every point's own value is 0
     assert np.mean(measured) == pytest.approx(np.mean(true), rel=0.05)
     assert np.mean(winners) < 0.65 * np.mean(true)
+
+
+def test_the_search_s_best_is_told_from_its_equals_and_from_those_given_up() -> None:
+    study = study_of((0.9, 10, COMPLETE), (0.9, 10, COMPLETE), (0.8, 10, COMPLETE))
+    values = {0.0: [0.70, 0.61, 0.65], 1.0: [0.85, 0.80, 0.82], 2.0: [0.89, 0.82, 0.85]}
+    said = findings.optimism(study, selected(study, Known(values)))
+    assert said == (
+        "trial 0, the search's best (one of 2 equals), had 0.9000 there and has 0.6550 on 2 fresh "
+        "splits and seeds: +0.2450, rather too much, for it was given up when it was low; the "
+        "winner, chosen on fresh splits, has -0.0533"
+    )
+    once = findings.optimism(study, selected(study, Known({x: [0.7] for x in values})))
+    assert "on 1 fresh split and seed: +0.2000" in once
+
+
+def test_as_many_images_behind_on_each_repeat_give_nobody_up() -> None:
+    study = study_of((0.9, 10, COMPLETE), (0.88, 10, COMPLETE))
+    values = {0.0: [287 / 288, 286 / 287, 1.0], 1.0: [286 / 288, 285 / 287, 1.0]}
+    assert len(selected(study, Known(values)).of(1).values) == 2
+    assert len(selected(study, Known(values, step=1 / 287)).of(1).values) == 3
 
 
 def test_as_many_errors_of_folds_of_unequal_size_are_a_tie_and_have_no_interval() -> None:

@@ -48,6 +48,8 @@ def test_a_study_goes_on_only_with_the_split_it_began_with(
     assert (len(set(trained)), len(set(validated))) == (4, 1)
     assert set(trained) | set(validated) == set("01234")
     assert session.validation == "2 images of other patients"
+    by_image = open_in(tmp_path / "out", gland_folder, "--study-name", "image")
+    assert by_image.validation == "2 images (100% of patients who are trained on too)"
 
 
 def test_a_folder_of_a_long_name_has_a_study_that_can_be_named(

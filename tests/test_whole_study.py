@@ -310,8 +310,9 @@ def test_the_winner_is_registered_and_loads_without_unpickling(
         version.tags == dict(zip(names, (validation, fresh, test, low, high), strict=True)) | ends
     )
     assert version.description.endswith(
-        f"Validation dice {validation} on the search's own split and {fresh} on fresh splits; test "
-        f"dice {test}, the seeds' mean, 95 % interval {low} to {high}."
+        f"Validation dice {validation} after 4 epochs on the search's own split, {fresh} after the "
+        f"trials' 3 on fresh splits; test dice {test}, the seeds' mean, 95 % interval {low} to "
+        f"{high}."
     )
     selection = Selection.from_record(study.user_attrs["selection"])
     mean = selection.estimate(selection.of(selection.winner)).mean

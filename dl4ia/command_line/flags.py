@@ -210,8 +210,8 @@ def study_parser(
         metavar="N",
         help="processes that train at once, each on its share of the cores, or on a GPU, which "
         "more workers than GPUs share; the same command may run several times too, also on other "
-        "machines with --storage postgresql://… (default: one a GPU or a core, but at most one for "
-        "every 3 GB of free memory and, in the search, for every 6 --trials)",
+        "machines with --storage postgresql://… (default: one a GPU; or one a core, but at most "
+        "one for every 3 GB of free memory; in the search at most one for every 6 --trials)",
     )
     add(
         "--ray",

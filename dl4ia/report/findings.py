@@ -66,21 +66,27 @@ def scored_winner(study: optuna.Study, selection: Selection) -> dict[str, Any] |
 def optimism(study: optuna.Study, selection: Selection) -> str:
     """What the search had promised of its best beyond what that is on fresh splits and seeds."""
     best = selection.searched_best
+    equals = sum(each.searched == best.searched for each in selection.finalists)
+    among = f" (one of {equals} equals)" if equals > 1 else ""
     said = (
-        f"trial {best.trial}, the search's best, had {best.searched:.4f} there and has "
+        f"trial {best.trial}, the search's best{among}, had {best.searched:.4f} there and has "
         f"{selection.estimate(best).mean:.4f} on {plural(len(best.values), 'fresh split')} and "
-        f"seeds: {selection.optimism:+.4f}"
+        f"{'seeds' if len(best.values) > 1 else 'seed'}: {selection.optimism:+.4f}"
     )
+    if best.given_up:
+        said += ", rather too much, for it was given up when it was low"
     report, shared = selection.report_model, selection.shared_optimism
     if report is not None and shared is not None:
         name = describe(study.get_trials(deepcopy=False)[report])
-        count, mine, its = shared
+        count, mine, its, error = shared
         beside = f"{name}, which was not picked from so many, has {its:+.4f}"
         if count < len(best.values):
             beside += f" over the first {plural(count, 'repeat')}, where trial {best.trial} has"
             beside += f" {mine:+.4f}"
         elif count < selection.repeats:
             beside += " over the same"
+        if error is not None:
+            beside += f"; {mine - its:+.4f} apart, with a standard error of {error:.4f}"
         said += f" ({beside})"
     if best.trial != selection.winner:
         said += f"; the winner, chosen on fresh splits, has {selection.winners_optimism:+.4f}"

@@ -86,18 +86,23 @@ class Selection:
         return finalist.searched - float(np.mean(finalist.values[:count]))
 
     @property
-    def shared_optimism(self) -> tuple[int, float, float] | None:
+    def shared_optimism(self) -> tuple[int, float, float, float | None] | None:
         """That of the search's best and of the report's, over so many repeats that both have.
 
         The latter was hardly chosen for its value. What both share is the search's one split, which
-        may be easier or harder than others. None where they are one, or the latter has no repeat.
+        may be easier or harder than others. The last number is the standard error of their
+        difference; None of one repeat. None where they are one, or the latter has no repeat.
         """
         best = self.searched_best
         if self.report_model in (None, best.trial):
             return None
         report = self.of(self.report_model)
         count = min(len(best.values), len(report.values))
-        return (count, self._fall(best, count), self._fall(report, count)) if count else None
+        if not count:
+            return None
+        apart = np.subtract(report.values[:count], best.values[:count]).tolist()
+        error = estimate(apart, self.held_out).error if count > 1 else None
+        return count, self._fall(best, count), self._fall(report, count), error
 
     def of(self, trial: int) -> Finalist:
         """The finalist that is this trial."""
@@ -232,7 +237,10 @@ def select(
             leader = max(running, key=lambda trial: float(np.mean(values[trial])))
             for other in running:
                 differences = np.subtract(values[leader], values[other]).tolist()
-                if other != leader and p_positive(differences, repeats.held_out) < STOP_BELOW:
+                if (
+                    other != leader
+                    and p_positive(differences, repeats.held_out, repeats.step) < STOP_BELOW
+                ):
                     given_up[other] = f"below the leader after {number + 1} repeats"
                     below[other] = leader
     finalists = [

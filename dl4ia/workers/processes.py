@@ -1,7 +1,8 @@
 """Worker processes: the same command again, as one that only trains.
 
-Each has its share of the processor's cores, or a GPU, to itself. One that dies is replaced; its
-trial is claimed again by whoever finds it dead. All end when the process that started them does.
+Each has its share of the processor's cores to itself, or a GPU, which it may share. One that dies
+is replaced; its trial is claimed again by whoever finds it dead. All end when the process that
+started them does.
 """
 
 import os

@@ -1,7 +1,7 @@
 """What follows the search: the finalists' repeats, and the ablation of who won them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -72,6 +72,9 @@ def current_selection(session: Session) -> Selection | None:
     if record is None:
         return None
     selection = Selection.from_record(record)
+    if "step" not in record:  # an earlier version's
+        step = _repeats(session, range(session.arguments.repeats)).step
+        selection = replace(selection, step=step)
     chosen = choose_finalists(session.study, session.arguments.finalists)
     same = {each.trial for each in selection.finalists} == {trial.number for trial in chosen}
     if not same or selection.repeats != session.arguments.repeats:
@@ -148,6 +151,8 @@ def ablation_is_done(session: Session, selection: Selection) -> bool:
     numbers = _of_ablation(session)
     asked = (selection.winner, len(numbers), numbers.start)
     if (known.get("trial"), known.get("repeats"), known.get("first_repeat")) != asked:
+        return False
+    if "step" not in known:  # an earlier version's: made again, of what is trained
         return False
     return is_measured(effects_of(known), names, len(numbers))
 

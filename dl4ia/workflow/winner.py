@@ -19,6 +19,7 @@ from dl4ia.search.records import winner_record
 from dl4ia.search.turns import KEEP
 from dl4ia.selection.ranking import Selection
 from dl4ia.session import Session
+from dl4ia.text import plural
 from dl4ia.workflow.retrainings import (
     folder_of,
     retrain,
@@ -91,7 +92,8 @@ def score_winner(session: Session, selection: Selection) -> None:
 def _over_repeats(selection: Selection, metric: str) -> dict[str, float]:
     """The winner's mean over the finalists' repeats, with its spread and interval if it has them.
 
-    The honest validation figure: its value in the search was chosen for being high.
+    The honest validation figure of so long a training as a trial's, whose value in the search was
+    chosen for being high.
     """
     if not selection.finalists:
         return {}
@@ -189,12 +191,16 @@ def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[s
     ends = [f"{name}{end}" for name in (repeats, test) for end in ("", "_low", "_high")]
     names = (f"val_{metric}", *ends)
     scores = {name: f"{known[name]:.4f}" for name in names if name in known}
-    fresh = f" and {scores[repeats]} on fresh splits" if repeats in scores else ""
+    folds, trained = session.identity.folds, session.identity.epochs
+    own = "the search's own split" if folds == 1 else f"the search's {folds} folds"
+    fresh = ""
+    if repeats in scores:
+        fresh = f", {scores[repeats]} after the trials' {trained} on fresh splits"
     description = (
         f"Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Trial {winner['trial']}, the "
         f"first of {winner['seeds']} retraining seeds. Validation {metric} "
-        f"{scores.get(f'val_{metric}')} on the search's own split{fresh}; test {metric} "
-        f"{scores.get(test)}, the seeds' mean"
+        f"{scores.get(f'val_{metric}')} after {plural(winner['epochs'], 'epoch')} on {own}{fresh}; "
+        f"test {metric} {scores.get(test)}, the seeds' mean"
     )
     if f"{test}_low" in scores:
         description += f", 95 % interval {interval(known, test)}"
