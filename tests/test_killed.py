@@ -178,7 +178,7 @@ def test_ctrl_c_ends_all_processes_soon(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     write_gland_folder(tmp_path / "Tiny Glands")
-    process = start(tmp_path, "--workers", "2", "--finalists", "0", "--trials", "20")
+    process = start(tmp_path, "--workers", "2", "--finalists", "0", "--trials", "40")
     parent, victim = psutil.Process(process.pid), None
     while victim is None:
         assert process.poll() is None
@@ -188,6 +188,6 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
     victim.kill()
     assert process.wait(timeout=300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{tmp_path}/mlruns/optuna.db")
-    assert len(finished_trials(study)) == 20
+    assert len(finished_trials(study)) == 40
     hosts = {each.user_attrs["process"]["pid"] for each in study.trials if each.state.is_finished()}
     assert len(hosts) >= 2

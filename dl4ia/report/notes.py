@@ -136,7 +136,7 @@ def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
         return []
     said = (
         f"The best points, trained again on {plural(selection.repeats, 'fresh split')} and "
-        "seeds that the search never used. *Measured optimism*: "
+        "seeds that the search never used. The *measured optimism*: "
         f"{plain(findings.optimism(study, selection))}."
     )
     return ["## Finalists", said, table(findings.finalists(study, selection))]
