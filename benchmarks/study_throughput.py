@@ -9,10 +9,10 @@ keep their study in SQLite. The plain script is Optuna, PyTorch and MLflow as th
 examples have them (peers.py); it is run with the DataLoader in its process and with two workers,
 dl4ia with one worker and with two.
 Ray Tune runs the plain script's training, two trials at once, in processes that it uses again; it
-keeps no study. Each is a command
-of its own, from its first import to the last record; they take turns. Takes up to 25 minutes a
-round on two cores. On a GPU dl4ia and Ray Tune train 4 and 12 at once too, and the plain script
-loads with 8: `--trials 24 --epochs 20`, or as many as the time allows.
+keeps no study. Each is a command of its own, from its first import to the last record; they take
+turns. Takes up to 25 minutes a round on two cores. On a GPU dl4ia and Ray Tune train 4 and 12 at
+once too, and the plain script loads with 8: `--trials 24 --epochs 20`, or as many as the time
+allows.
 """
 
 import argparse

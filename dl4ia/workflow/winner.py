@@ -110,7 +110,8 @@ def _of_known_patients(train: Dataset, test: Dataset) -> int | None:
     """How many test images are of patients who have training images; None of unknown patients."""
     if train.groups is None or test.groups is None:
         return None
-    return sum(group in set(train.groups) for group in test.groups)
+    known = set(train.groups)
+    return sum(group in known for group in test.groups)
 
 
 def _follow_move(session: Session) -> None:
