@@ -1,29 +1,33 @@
 """The best value found against the time spent: dl4ia's search, plain TPE, random search.
 
-    python benchmarks/search_strategies.py digits --data data --images 10000 --out curves  # MNIST
+    python benchmarks/search_strategies.py digits --data data --images 4000 --out curves  # MNIST
     python benchmarks/search_strategies.py glands --out curves  # the drawn glands
     python benchmarks/search_strategies.py glands --data data/WARWICK --out curves
 
 Runs each strategy's study of 50 trials from five seeds (the same split for the same seed), on one
 thread. Prints the median over the seeds of the best value so far, after shares of the time that
 plain TPE takes in all, and after what share each strategy's median reaches plain TPE's last one;
-draws the curves. Time is the process's CPU time, which with one thread is wall time on a quiet
-machine, and less disturbed by neighbours on another. Studies are kept in --out: the same command
-goes on where it was, and shares the work where it runs several times at once. Takes hours. The test
-images are not read.
+draws the curves. --record keeps both for README.md. Time is the process's CPU time, which with one
+thread is wall time on a quiet machine, and less disturbed by neighbours on another. Studies are
+kept in --out: the same command goes on where it was, and shares the work where it runs several
+times at once. Takes hours. The test images are not read.
 """
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
+from datetime import date
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kept import make_missing, read
+from table import README, add_record, record
 
 from dl4ia.environment import describe_environment, tune_process
+from dl4ia.markdown import table, write_between_marks
 
 if TYPE_CHECKING:
     import optuna
@@ -34,12 +38,12 @@ if TYPE_CHECKING:
 TRIALS, SEEDS = 50, (0, 1, 2, 3, 4)
 # As the studies have without and with --data; of digits on all of MNIST, however few --images are.
 EPOCHS = {"digits": (40, 8), "glands": (28, 60)}
-OURS, TPE = "dl4ia", "TPE"
+OURS, TPE, RANDOM = "dl4ia", "TPE", "random"
 STRATEGIES = {
     OURS: "its default: the report's models first, TPE, successive halving",
     "dl4ia, unpruned": "the same without pruning",
     TPE: "Optuna's default: TPE, no pruning, no trials to begin with",
-    "random": "random points, no pruning",
+    RANDOM: "random points, no pruning",
     "GP": "Optuna's Gaussian process, no pruning",
 }
 SHARES = (0.1, 0.2, 1 / 3, 0.5, 0.75, 1.0)  # of the time that plain TPE takes in all
@@ -67,7 +71,7 @@ def open_search(
         return study
     samplers = {
         TPE: optuna.samplers.TPESampler,
-        "random": optuna.samplers.RandomSampler,
+        RANDOM: optuna.samplers.RandomSampler,
         "GP": optuna.samplers.GPSampler,
     }
     sampler = samplers[strategy](seed=objective.seed)
@@ -124,14 +128,11 @@ def reaches(curves: list[Curve], target: float) -> float | None:
 
 
 def summarize(curves: dict[str, list[Curve]]) -> str:
-    """A Markdown table: medians of the best value so far, and the time to plain TPE's last one."""
+    """A table: medians of the best value so far, and the time to plain TPE's last one."""
     whole = statistics.median(curve[-1][0] for curve in curves[TPE])
     target = statistics.median(curve[-1][1] for curve in curves[TPE])
     head = [f"{share:.0%}" for share in SHARES]
-    lines = [
-        f"| strategy | {' | '.join(head)} | at its end | takes | reaches {target:.4f} after |",
-        "|---|" + "---:|" * (len(SHARES) + 3),
-    ]
+    rows = [("strategy", *head, "at its end", "takes", f"reaches {target:.4f} after")]
     for strategy, found in curves.items():
         medians = [
             statistics.median(best_by(curve, share * whole) for curve in found) for share in SHARES
@@ -141,8 +142,30 @@ def summarize(curves: dict[str, list[Curve]]) -> str:
         ends = statistics.median(curve[-1][0] for curve in found) / whole
         reached = reaches(found, target)
         cells += [f"{ends:.0%}", "never" if reached is None else f"{reached / whole:.0%}"]
-        lines.append(f"| {strategy} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((strategy, *cells))
+    return table(rows)
+
+
+def keep(task_name: str, curves: dict[str, list[Curve]], caption: str, picture: Path) -> None:
+    """The figures for README.md's table, and the curves and their summary for its section on them.
+
+    One line against each peer: how long it takes to plain TPE's last value.
+    """
+    target = statistics.median(curve[-1][1] for curve in curves[TPE])
+    ours = reaches(curves[OURS], target)
+    for peer in [peer for peer in (TPE, RANDOM) if peer in curves]:
+        theirs = reaches(curves[peer], target)
+        record(
+            f"{task_name}: CPU time to plain TPE's best value, against {peer}",
+            "never" if ours is None else f"{ours:.0f} s",
+            "never" if theirs is None else f"{theirs:.0f} s",
+            "–" if ours is None or theirs is None else f"{theirs / ours:.1f}",
+            "3 times" if peer == TPE else "–",
+        )
+    kept = README.with_name(f"curves-{task_name}.png")
+    shutil.copy(picture, kept)
+    text = f"{summarize(curves)}\n\n{caption}\n\n![Best value against CPU time]({kept.name})"
+    write_between_marks(README, f"{task_name} curves", text)
 
 
 def draw(curves: dict[str, list[Curve]], title: str, path: Path) -> None:
@@ -186,7 +209,10 @@ def main() -> None:
         default=[name for name in STRATEGIES if name != "GP"],
         help="; ".join(f"{name}: {meaning}" for name, meaning in STRATEGIES.items()),
     )
+    add_record(parser)
     arguments = parser.parse_args()
+    if arguments.record and not {OURS, TPE} <= set(arguments.strategies):
+        parser.error(f"--record compares {OURS} with {TPE}: name both in --strategies")
     tune_process()
     name = f"{arguments.task}-{arguments.data.name if arguments.data else 'embedded'}"
     if arguments.images:
@@ -218,11 +244,14 @@ def main() -> None:
         strategy: [made[f"{strategy}-{seed}"] for seed in arguments.seeds]
         for strategy in arguments.strategies
     }
+    title = f"{name}: median of {len(arguments.seeds)} studies of {arguments.trials} trials"
+    picture = folder / "curves.png"
+    draw(curves, title, picture)
     if TPE in curves:
-        print(summarize(curves))
-        print(f"{name}, {len(arguments.seeds)} studies of {arguments.trials} trials each; {maker}")
-    draw(curves, f"{name}: median of {len(arguments.seeds)} studies", folder / "curves.png")
-    print(folder / "curves.png")
+        print(summarize(curves), f"{title}; {maker}", sep="\n")
+    print(picture)
+    if arguments.record:
+        keep(arguments.task, curves, f"{title}; {maker}, {date.today()}.", picture)
 
 
 if __name__ == "__main__":
