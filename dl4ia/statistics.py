@@ -168,7 +168,8 @@ class Reach:
     nothing of the tails that a t distribution has for want of a known variance. Both are made good
     at the level of quantiles, as Hesterberg has it (2015, "What Teachers Should Know About the
     Bootstrap", The American Statistician 69, section 5.3: the expanded percentile interval), so
-    that no end lies outside of what was drawn.
+    that no end lies outside of what was drawn. Clusters of unequal sizes count as `effective_count`
+    has it.
 
     degrees: of freedom of the t distribution, n - 1; of several sources of variance those of
         Satterthwaite (1946). 0 where there are too few clusters to say anything: of four the
@@ -178,13 +179,15 @@ class Reach:
     degrees: float
 
     @staticmethod
-    def of(draws: np.ndarray, clusters: int, by_seed: Sequence[np.ndarray]) -> "Reach":
-        """That of means of which `draws` are, over so many clusters and the seeds of `by_seed`.
+    def of(draws: np.ndarray, sizes: ArrayLike, by_seed: Sequence[np.ndarray]) -> "Reach":
+        """That of means of which `draws` are, over clusters and the seeds of `by_seed`.
 
-        by_seed: the seeds' values; of a difference those of both sides.
+        sizes: what each cluster weighs in the mean. by_seed: the seeds' values; of a difference
+        those of both sides.
         """
-        if clusters < FEWEST_CLUSTERS:
+        if np.size(sizes) < FEWEST_CLUSTERS:
             return Reach(0.0)
+        clusters = effective_count(sizes)
         several = [values for values in by_seed if len(values) > 1 and np.isfinite(values).all()]
         of_seeds = [(float(np.var(values)) / len(values), len(values)) for values in several]
         known = draws[~np.isnan(draws)]
@@ -196,7 +199,7 @@ class Reach:
         ]
         whole = sum(variance for variance, _ in sources)
         if whole == 0:
-            return Reach(float(clusters - 1))
+            return Reach(clusters - 1)
         return Reach(whole**2 / sum(variance**2 / degrees for variance, degrees in sources))
 
     @property
@@ -216,7 +219,7 @@ class Reach:
         return float(low), float(high)
 
     def p_positive(self, draws: np.ndarray) -> float:
-        """How probable it is that what `draws` are of is above 0; NaN where nothing can be said.
+        """One minus the p of "what `draws` are of is not above 0"; NaN where nothing can be said.
 
         One minus the p of a one-sided t-test with the draws' standard deviation. NaN draws count
         not at all.
@@ -235,16 +238,26 @@ def _is_rounding(deviation: float, mean: float) -> bool:
     return deviation <= abs(mean) * EXACTNESS
 
 
-def interval_of_unanimous(share: float, clusters: int) -> tuple[float, float]:
-    """95 % interval of a share between 0 and 1 that each of so many clusters has as 0, or as 1.
+def effective_count(sizes: ArrayLike) -> float:
+    """How many things of one size a mean over things of these `sizes` is as exact as.
+
+    (Σ n)² / Σ n², Kish's effective sample size (1965, "Survey Sampling"): nine patients of 14, 12,
+    12, 8, 8, 2, 2, 1 and 1 images are as 5.8.
+    """
+    weights = np.asarray(sizes, dtype=float)
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def interval_of_unanimous(share: float, sizes: ArrayLike) -> tuple[float, float]:
+    """95 % interval of a share between 0 and 1 that each cluster of `sizes` has as 0, or as 1.
 
     Of such scores a bootstrap's draws are all alike. Clopper and Pearson (1934) for no failure, or
     no success: with 360 images all right, more than one in a hundred may still be wrong. NaN of too
     few clusters, as `Reach.interval` has it.
     """
-    if clusters < FEWEST_CLUSTERS:
+    if np.size(sizes) < FEWEST_CLUSTERS:
         return np.nan, np.nan
-    reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / clusters)
+    reach = 1 - ((1 - CONFIDENCE) / 2) ** (1 / effective_count(sizes))
     return (1 - reach, 1.0) if share == 1 else (0.0, reach)
 
 

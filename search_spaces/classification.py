@@ -14,7 +14,7 @@ SPACE: Space = {
         "fully_connected",
         "convolutional",
         "all_convolutional",
-        doc="Ex. 1.1, Ex. 1.2 to 1.5, global average pooling in place of the dense head",
+        doc="Ex. 1.1, Ex. 1.2 to 1.5, five convolutions and global average pooling",
     ),
     "hidden_width": choice(
         64,

@@ -12,6 +12,7 @@ from dl4ia.data.gland_folder import GlandFolder
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
 from dl4ia.evaluation.test_lock import Candidate, check_test_lock, open_test_set
+from dl4ia.report import findings
 from dl4ia.selection.ranking import Selection
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.workflow import retrainings
@@ -118,6 +119,21 @@ def test_another_winner_needs_the_users_word_and_is_counted() -> None:
     check_test_lock(study, other, again=True)
     open_test_set(study, EmbeddedGlands(), other, ENVIRONMENT)
     assert [opening["trial"] for opening in study.user_attrs["test_openings"]] == [5, 8]
+
+
+def test_what_other_studies_of_the_images_have_opened_is_told() -> None:
+    storage = optuna.storages.InMemoryStorage()
+
+    def opened(name: str, data: str) -> str:
+        study = optuna.create_study(study_name=name, storage=storage)
+        study.set_user_attr("identity", {"task": "segmentation", "data": data})
+        open_test_set(study, EmbeddedGlands(), Candidate(1, 1, 1), ENVIRONMENT)
+        return findings.openings(study.user_attrs["test_openings"])
+
+    assert opened("first", "drawn") == opened("of others", "own") == "1 time"
+    assert opened("second", "drawn") == "1 time, after 1 time by other studies in its database"
+    assert opened("third", "drawn") == "1 time, after 2 times by other studies in its database"
+    assert findings.openings([]) == "0 times"
 
 
 def test_a_file_that_cannot_be_written_is_named(train: Dataset, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dl4ia.statistics import (
     Reach,
     Scores,
     bootstrap,
+    effective_count,
     estimate,
     expected_best,
     interval_of_unanimous,
@@ -75,7 +76,8 @@ def percentiles(draws: np.ndarray) -> list[float]:
 
 
 def reach_of(draws: np.ndarray, clusters: int, *scores: Scores) -> Reach:
-    return Reach.of(draws, clusters, [each.by_seed() for each in scores])
+    """Of clusters of one size."""
+    return Reach.of(draws, np.ones(clusters), [each.by_seed() for each in scores])
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])
@@ -116,6 +118,29 @@ def test_of_few_patients_the_draws_vary_too_little(
     assert at_least < np.mean(covered) < 0.98
     assert np.mean(by_draws_alone) < min(plain, np.mean(covered))
     assert 0.02 < np.mean(np.array(probable) > 0.95) < 0.08
+
+
+def test_of_patients_with_few_and_many_images_the_interval_is_wider() -> None:
+    """As many as the course's test patients have."""
+    sizes = [14, 12, 12, 8, 8, 2, 2, 1, 1]
+    assert effective_count(sizes) == pytest.approx(60**2 / 622)
+    assert effective_count([0.3] * 7) == pytest.approx(7)
+    generator = np.random.default_rng(12)
+    names = np.repeat([str(number) for number in range(9)], sizes)
+    covered, as_if_equal, by_draws_alone = [], [], []
+    for study in range(500):
+        values = 0.8 + generator.normal(0, 0.1, 60) + generator.normal(0, 0.01, (5, 1))
+        scores = Scores.of(values + np.repeat(generator.normal(0, 0.1, 9), sizes))
+        draws = bootstrap([scores], names.tolist(), study, draws=400)[0]
+        for within, (low, high) in (
+            (covered, Reach.of(draws, sizes, [scores.by_seed()]).interval(draws)),
+            (as_if_equal, reach_of(draws, 9, scores).interval(draws)),
+            (by_draws_alone, percentiles(draws)),
+        ):
+            within.append(low <= 0.8 <= high)
+    assert 0.93 < np.mean(covered) < 0.98
+    assert np.mean(by_draws_alone) < 0.9
+    assert np.mean(by_draws_alone) < np.mean(as_if_equal) < np.mean(covered)
 
 
 def test_of_one_source_the_degrees_are_one_fewer() -> None:
@@ -237,9 +262,9 @@ def test_the_expected_best_of_many_trials_stays_finite() -> None:
 def test_the_interval_of_unanimous_scores_is_exact() -> None:
     """Where one in so many is wrong, all of a sample are right in no more than 2.5 % of samples."""
     for count in (5, 360):
-        low, high = interval_of_unanimous(1, count)
+        low, high = interval_of_unanimous(1, np.ones(count))
         assert high == 1 and low**count == pytest.approx(0.025)
-        assert interval_of_unanimous(0, count) == pytest.approx((0, 1 - low))
+        assert interval_of_unanimous(0, np.ones(count)) == pytest.approx((0, 1 - low))
 
 
 def test_values_all_alike_have_no_interval() -> None:

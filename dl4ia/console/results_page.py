@@ -94,7 +94,8 @@ def results_page(
             "## What each choice buys",
             "",
             f"The winner's validation {metric} minus that with one choice turned back to "
-            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}. "
+            f"{ablation['baseline']}'s and all others as tuned for the winner, over "
+            f"{findings.paired_repeats(ablation)}. "
             f"{findings.BY_CHANCE} Each repeat: "
             "[ablation.csv](ablation.csv).",
             "",
@@ -129,7 +130,8 @@ def _opened(record: Mapping[str, Any]) -> str:
     ]
     if not openings:
         return "The test set stayed shut."
-    return f"The test set was opened {plural(len(openings), 'time')}: {'; '.join(openings)}."
+    often = findings.openings(record["test_openings"])
+    return f"The test set was opened {often}: {'; '.join(openings)}."
 
 
 def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
@@ -141,7 +143,8 @@ def _test(winner: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
         f"{plural(winner['seeds'], 'seed')}, scored on {plural(winner['images'], 'image')}{whose}: "
         f"{findings.spread_over(winner)}, {findings.interval_over(winner)}. Retrained at commit "
         f"{plain(', '.join(record['retraining_commits']))}. {_opened(record)} "
-        "All metrics: [test.csv](test.csv).",
+        + "P(better) is one minus the p of a one-sided t-test. " * bool(record["report_model"])
+        + "All metrics: [test.csv](test.csv).",
         "",
         table(_test_rows(winner, record["metric"], record["report_model"])),
     ]

@@ -64,8 +64,8 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     without these where images or patients are fewer than five (of a class: its own), and of a
     difference where it is the same in all draws, or one side is right (or wrong) of every image.
     `test_<metric>_ensemble` and `…_ensemble_averaged` are no single model's. `report_<metric>`,
-    `difference_<metric>` with its interval, and `p_better_<metric>`, how probable it
-    is that the winner is the better one, are paired over images.
+    `difference_<metric>` with its interval, and `p_better_<metric>`, one minus the p of a one-sided
+    t-test that the winner is the better one, are paired over images.
     """
     names = list(scored.single)
     rows = [scored.single[name] for name in names]
@@ -76,10 +76,10 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
     for number, name in enumerate(names):
         by_seed = scored.single[name].by_seed()
         found |= _with_spread(f"test_{name}", by_seed)
-        clusters = _clusters(scored.single[name], groups)
-        low, high = Reach.of(draws[number], clusters, [by_seed]).interval(draws[number])
+        sizes = _sizes(scored.single[name], groups)
+        low, high = Reach.of(draws[number], sizes, [by_seed]).interval(draws[number])
         if _are_unanimous(scored.single[name]) and name not in LOWER_IS_BETTER:
-            low, high = interval_of_unanimous(float(by_seed[0]), clusters)
+            low, high = interval_of_unanimous(float(by_seed[0]), sizes)
         found |= {f"test_{name}_low": low, f"test_{name}_high": high}
         for label, scores in (("", scored.ensemble), ("_averaged", scored.averaged)):
             if name in scores:
@@ -88,7 +88,7 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
             its_by_seed = other.single[name].by_seed()
             found |= _with_spread(f"report_{name}", its_by_seed)
             differences = difference(draws[number], draws[len(names) + number])
-            reach = Reach.of(differences, clusters, [by_seed, its_by_seed])
+            reach = Reach.of(differences, sizes, [by_seed, its_by_seed])
             low, high = reach.interval(differences)
             better = reach.p_positive(-differences if name in LOWER_IS_BETTER else differences)
             if _are_unanimous(scored.single[name]) or _are_unanimous(other.single[name]):
@@ -109,10 +109,12 @@ def _counted(scores: Scores) -> np.ndarray:
     return np.asarray((scores.denominator > 0).any(0))
 
 
-def _clusters(scores: Scores, groups: Sequence[str] | None) -> int:
-    """How many images, or groups of them, a metric is of."""
-    counted = _counted(scores)
-    return int(counted.sum()) if groups is None else len(set(np.asarray(groups)[counted]))
+def _sizes(scores: Scores, groups: Sequence[str] | None) -> np.ndarray:
+    """What each image that counts, or each group of them, weighs in a metric: 1 in a mean."""
+    weights = scores.denominator.mean(0)
+    if groups is not None:
+        weights = np.bincount(np.unique(groups, return_inverse=True)[1], weights)
+    return np.asarray(weights[weights > 0])
 
 
 def _are_unanimous(scores: Scores) -> bool:

@@ -1,7 +1,8 @@
 """The only file that reads a test set.
 
 A study opens it once: the opening is written into the study before a test file is read, and
-another one needs the user's word and is counted.
+another one needs the user's word and is counted. Another study of the same images is free to open
+them: how often such in its database have done so before is written down with it.
 """
 
 from collections.abc import Mapping
@@ -52,6 +53,7 @@ def open_test_set(
             **asdict(candidate),
             "commit": environment["commit"],
             "dirty": environment["dirty"],
+            "by_others": _by_others(study),
         }
         study.set_user_attr("test_openings", [*openings, opening])
     return source.test()
@@ -63,6 +65,21 @@ def open_for_replication(source: Source) -> Dataset:
     Nothing is chosen by them, and no study reads them.
     """
     return source.test()
+
+
+def _by_others(study: optuna.Study) -> int:
+    """How often other studies of this task and data in the same database have opened it."""
+
+    def images(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+        identity = attributes.get("identity", {})
+        return identity.get("task"), identity.get("data")
+
+    own = images(study.user_attrs)
+    return sum(
+        len(each.user_attrs.get("test_openings", ()))
+        for each in study._storage.get_all_studies()
+        if each.study_name != study.study_name and images(each.user_attrs) == own
+    )
 
 
 def _candidate(opening: Mapping[str, Any]) -> Candidate:

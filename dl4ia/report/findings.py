@@ -223,6 +223,13 @@ def interval(scores: Mapping[str, float], name: str, sign: str = "") -> str:
     return f"{scores[f'{name}_low']:{sign}.4f} to {scores[f'{name}_high']:{sign}.4f}"
 
 
+def openings(known: Sequence[Mapping[str, Any]]) -> str:
+    """How often a study has opened its test set, and how often others had when it last did."""
+    others = known[-1].get("by_others", 0) if known else 0
+    before = f", after {plural(others, 'time')} by other studies in its database" if others else ""
+    return plural(len(known), "time") + before
+
+
 def p_better(scores: Mapping[str, float], name: str) -> str:
     """How probable it is that the winner is better than the report's model, where that is known."""
     return f"{scores[f'p_better_{name}']:.3f}" if f"p_better_{name}" in scores else "–"

@@ -111,7 +111,7 @@ def _winner(session: Session, selection: Selection) -> list[str]:
                 findings.interval(scores, f"difference_{metric}"),
             ]
         )
-    openings = plural(len(study.user_attrs["test_openings"]), "time")
+    openings = findings.openings(study.user_attrs["test_openings"])
     return [
         f"{who}; retrained on all training images from {plural(winner['seeds'], 'seed')}. The test "
         f"set was opened {openings}.",

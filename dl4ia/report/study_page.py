@@ -35,7 +35,7 @@ def write_study_page(
     """Everything that a finished study has to say. commands: how to make it again."""
     winner = findings.scored_winner(study, selection)
     trial = study.get_trials(deepcopy=False)[selection.winner]
-    openings = plural(len(study.user_attrs.get("test_openings", ())), "time")
+    openings = findings.openings(study.user_attrs.get("test_openings", ()))
     parts = [
         figures.scripts(),
         html.heading(study.study_name, 1),
@@ -278,7 +278,8 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
         html.heading("What each choice buys"),
         html.paragraph(
             f"The winner's validation {metric} minus that with one choice turned back to "
-            f"{ablation['baseline']}'s, over {findings.paired_repeats(ablation)}. "
+            f"{ablation['baseline']}'s and all others as tuned for the winner, over "
+            f"{findings.paired_repeats(ablation)}. "
             f"{findings.BY_CHANCE}"
         ),
         html.table(findings.effects(ablation)),

@@ -121,8 +121,8 @@ def _runs_at(tracking_uri: str) -> str:
 
 
 def _not_scored(study: optuna.Study) -> str:
-    opened = len(study.user_attrs.get("test_openings", ()))
-    known = f", with --reopen-test: it was opened {plural(opened, 'time')}" if opened else ""
+    opened = study.user_attrs.get("test_openings", ())
+    known = f", with --reopen-test: it was opened {findings.openings(opened)}" if opened else ""
     return f"Test: not scored; the same command without --seeds 0 scores this winner{known}"
 
 
@@ -219,7 +219,7 @@ def _test_lines(
     folder = Path(winner["scores"]).parent  # elsewhere, where the study was gone on with by itself
     return [
         *lines,
-        f"  test set opened {plural(len(openings), 'time')}, last {last['when']} at commit "
+        f"  test set opened {findings.openings(openings)}, last {last['when']} at commit "
         f"{describe_code(last, 10)}",
         *[f"  pictures, scores of every image: {folder}"] * folder.exists(),
     ]

@@ -89,7 +89,7 @@ class Selection:
     def shared_optimism(self) -> tuple[int, float, float, float | None] | None:
         """That of the search's best and of the report's, over so many repeats that both have.
 
-        The latter was hardly chosen for its value. What both share is the search's one split, which
+        The latter was chosen from eight alone. What both share is the search's one split, which
         may be easier or harder than others. The last number is the standard error of their
         difference; None of one repeat. None where they are one, or the latter has no repeat.
         """
