@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 from materials import open_task
-from table import add_record, record
+from table import add_record, check_folders, record
 from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
@@ -264,6 +264,8 @@ def wait() -> None:
 
 def in_processes(name: str, way: str, count: int) -> float:
     """Epochs a second of so many processes together; they begin at the same time."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # of this process, which keeps what it trained with before
     command = [sys.executable, *sys.argv, "--one", name, way]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(count)]
@@ -295,7 +297,7 @@ def multi_process_service() -> Iterator[None]:
             subprocess.run([SERVICE, "-d"], check=True)
             yield
         finally:
-            subprocess.run([SERVICE], input="quit", text=True, check=False)
+            subprocess.run([SERVICE], input="quit\n", text=True, check=False)
             for name in names:
                 del os.environ[name]
 
@@ -385,6 +387,7 @@ def main() -> None:
         parser.error("torch finds no GPU here; expected one, or --device cpu")
     if arguments.device == "cpu" and arguments.record:
         parser.error("--record: the figures are of a GPU, where alone a way differs from another")
+    check_folders(parser, arguments.record, arguments.digits, arguments.glands)
 
     def open_shape(name: str) -> Shape:
         return Shape(name, getattr(arguments, SHAPES[name][0]), torch.device(arguments.device))

@@ -69,6 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         words = ["--data", str(arguments.data), "--out", out, "--study-name", "rendering"]
         words += ["--trials", str(points), "--epochs", str(EPOCHS), "--workers", "1"]
+        words += ["--device", "cpu"]
         script["study"](*parse(flags, [*words, "--finalists", "0", "--seeds", "0"]))
         study = optuna.load_study(study_name="rendering", storage=f"sqlite:///{out}/optuna.db")
         trials = study.get_trials()

@@ -81,7 +81,8 @@ def main() -> None:
     arguments = parser.parse_args()
     script = SCRIPTS[arguments.task]
     command = [sys.executable, str(STUDIES / script)]
-    with_data = command + (["--data", str(arguments.data)] if arguments.data else [])
+    with_data = [*command, "--device", "cpu"]
+    with_data += ["--data", str(arguments.data)] if arguments.data else []
 
     def median(measure: Callable[[list[str]], float], words: list[str]) -> float:
         return statistics.median(measure(words) for _ in range(TIMES))

@@ -36,6 +36,12 @@ def add_record(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_folders(parser: argparse.ArgumentParser, record: bool, *folders: Path | None) -> None:
+    """A usage error where what is claimed of MNIST and WARWICK would be of other images."""
+    if record and None in folders:
+        parser.error("--record: expected --digits and --glands, whose images the claims are of")
+
+
 def record(
     claim: str,
     ours: str,
@@ -105,7 +111,10 @@ def write() -> None:
 def _has_changes() -> bool:
     """Whether files differ from the commit, but for those that are written here."""
     command = ["git", "diff", "--name-only", "HEAD"]
-    changed = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True, check=False)
+    try:
+        changed = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True)
+    except OSError:  # no git
+        return False
     written = {f"benchmarks/{file.name}" for file in (FILE, README)}
     return bool(set(changed.stdout.split()) - written)
 

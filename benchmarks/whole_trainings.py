@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from table import NO_GPU, add_record, record
+from table import NO_GPU, add_record, check_folders, record
 
 TRAININGS = {  # claim, a key of NO_GPU -> task, the report's model, epochs
     "GPU: fully connected digits, batch 30, 60 epochs": ("digits", "exercise_1_1", 60),
@@ -45,6 +45,7 @@ def main() -> None:
         parser.error("torch finds no GPU here; expected one, or --device cpu")
     if arguments.record and (arguments.device == "cpu" or arguments.epochs):
         parser.error("--record: expected a GPU and the report's epochs")
+    check_folders(parser, arguments.record, arguments.digits, arguments.glands)
     device = torch.device(arguments.device)
     for claim, (name, model, epochs) in TRAININGS.items():
         task, source, searched = open_task(name, getattr(arguments, name))

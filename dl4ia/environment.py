@@ -74,15 +74,21 @@ def describe_code(made: Mapping[str, str], digits: int = 40) -> str:
 
 def describe_environment() -> dict[str, str]:
     """Commit, dirty flag, package versions, Python, system and processor, all as text."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         **git_state(),
-        **versions,
+        **{name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": str(len(usable_cores())),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a benchmark does with fewer than a study
+        return "not installed"
 
 
 def _processor() -> str:

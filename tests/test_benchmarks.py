@@ -68,6 +68,51 @@ def test_a_gpus_figure_stands_beside_the_processors(table: Any, tmp_path: Path) 
     assert [row["machine"] == "a GPU" for row in rows] == [False, True, False]
 
 
+def test_figures_are_kept_where_git_is_missing(
+    table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    table.record("an epoch", "2 s")
+    (row,) = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert row["commit"] == "unknown"
+
+
+@pytest.mark.parametrize("script", ["whole_trainings", "at_once"])
+def test_what_is_claimed_of_the_real_images_is_not_kept_of_others(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(sys, "argv", [script, "--digits", "data", "--record"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(script).main()
+    assert "expected --digits and --glands" in capsys.readouterr().err
+
+
+def test_a_way_that_fails_leaves_the_others_their_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    throughput = importlib.import_module("study_throughput")
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        if "plain script, 2 loading" in command[command.index("--one") :]:
+            return SimpleNamespace(returncode=1, stdout="", stderr="no such module")
+        return SimpleNamespace(returncode=0, stdout="a line\n[0.5, 0.7]\n", stderr="")
+
+    recorded: list[str] = []
+    words = ["--ways", "dl4ia, 1 worker", "plain script", "plain script, 2 loading"]
+    monkeypatch.setattr(sys, "argv", ["study_throughput.py", "glands", "--record", *words])
+    monkeypatch.setattr(throughput.subprocess, "run", run)
+    monkeypatch.setattr(throughput, "record", lambda claim, *_, **__: recorded.append(claim))
+    with pytest.raises(SystemExit) as ended:
+        throughput.main()
+    said = capsys.readouterr().out
+    assert ended.value.code == 1 and "2 loading  failed: no such module" in said
+    assert said.count("mean score 0.6000 (best 0.7000)") == 4
+    assert recorded == ["glands: trials an hour, against plain script"]
+
+
 def test_the_readme_has_the_figures_that_are_kept(table: Any, tmp_path: Path) -> None:
     """And so nobody has typed one."""
     kept = BENCHMARKS / "results.json"

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from conftest import write_gland_folder
 from optuna.artifacts import get_all_artifact_meta
 from optuna.distributions import FloatDistribution
@@ -91,6 +92,7 @@ def test_the_pictures_are_of_the_validation_part(
 
     def draw_trial(self: Any, model: Any, images: Any, device: Any, folder: Path) -> list[Path]:
         assert not model.training
+        assert not torch.backends.cudnn.allow_tf32  # as the value is scored
         shown.append(images.names)
         return []
 
@@ -98,6 +100,19 @@ def test_the_pictures_are_of_the_validation_part(
     run(session)
     (split,) = session.objective.splits
     assert shown == [session.dataset.subset(split.validation).names] * 2
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), torch.OutOfMemoryError("no room")])
+def test_a_trial_that_cannot_be_pictured_for_want_of_memory_counts(
+    session: Session, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw_trial(*_: object) -> list[Path]:
+        raise error
+
+    monkeypatch.setattr("dl4ia.tasks.segmentation.SegmentationTask.draw_trial", draw_trial)
+    for trial in run(session):
+        assert trial.state == optuna.trial.TrialState.COMPLETE
+        assert "Its pictures could not be written: no room" in note_of(session, trial)
 
 
 def test_the_pictures_change_no_value(session: Session, tmp_path: Path, mlflow: str) -> None:

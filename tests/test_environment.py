@@ -24,6 +24,12 @@ def test_the_commit_is_that_of_the_checkout() -> None:
     assert state["dirty"] in ("True", "False", "unknown")
 
 
+def test_a_package_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dl4ia.environment.PACKAGES", ("torch", "no such package"))
+    found = describe_environment()
+    assert found["torch"][0].isdigit() and found["no such package"] == "not installed"
+
+
 def test_what_makes_a_checkout_dirty(tmp_path: Path) -> None:
     def git(*words: str) -> None:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.org")

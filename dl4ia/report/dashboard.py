@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
+import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 from torch import nn
@@ -32,8 +33,8 @@ def write_trial_pictures(
 ) -> None:
     """Keep pictures of what a trial's network makes of validation images, as its artifacts.
 
-    While the trial is running: Optuna takes no artifact of a finished one. A full disk costs the
-    trial its pictures, no more.
+    While the trial is running: Optuna takes no artifact of a finished one. A full disk, or memory,
+    costs the trial its pictures, no more.
     """
     folder, device = session.trial_pictures, session.objective.device
     try:
@@ -42,7 +43,7 @@ def write_trial_pictures(
         with tempfile.TemporaryDirectory() as temporary:
             for file in session.task.draw_trial(model, validation, device, Path(temporary)):
                 upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial)
-    except OSError as error:
+    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
         trial.set_user_attr("no_pictures", first_line(error))
 
 

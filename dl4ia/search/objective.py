@@ -25,7 +25,7 @@ from dl4ia.tasks.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
 from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
-from dl4ia.training.precision import training_precision
+from dl4ia.training.precision import exactly, training_precision
 from dl4ia.training.usage import Usage, give_memory_back
 
 REDUCTION = 4  # of the trials that go beyond a quarter of the epochs, a quarter go to the end
@@ -155,7 +155,8 @@ class Objective:
         for folds in zip(*trainings, strict=True):
             yield _mean_over_folds(folds, sizes) | usage.read()
         if trial is not None and self.after_training is not None:
-            self.after_training(trial, model, validation)
+            with exactly():  # as the last epoch is scored
+                self.after_training(trial, model, validation)
 
     def _train(
         self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]

@@ -86,6 +86,7 @@ class Augmenter:
             numbers = 2 * torch.rand(count, NUMBERS, generator=self._affine) - 1
             stains = 2 * torch.rand(count, 2, channels, 1, 1, generator=self._affine) - 1
             self.numbers, self.stains = numbers.to(self._device), stains.to(self._device)
+            self._matrices = _affine_matrices(settings.affine * self.numbers[:, 3:7])
         if settings.elastic > 0:  # most of the numbers: tens of milliseconds for all of MNIST
             shape = (count, 2, CONTROL_POINTS, CONTROL_POINTS)
             self.bumps = torch.randn(shape, generator=self._elastic).to(self._device)
@@ -129,7 +130,7 @@ class Augmenter:
             signs = torch.where(numbers[:, None, None, :2] > 0, 1.0, -1.0)
             turned = (numbers[:, 2] > 0)[:, None, None, None]
             places = signs * torch.where(turned, places.flip(-1), places)
-        matrices = _affine_matrices(self.settings.affine * numbers[:, 3:7])
+        matrices = self._matrices[rows]
         # As a product of matrices of two by two it takes twice as long, for the same numbers.
         x, y = (places * sides).unbind(-1)
         (xx, xy), (yx, yy) = (row.unbind(1) for row in matrices[..., None, None].unbind(1))

@@ -21,7 +21,8 @@ class WeightAverage:
         means, latest = self.model.state_dict(), model.state_dict()
         real = [name for name, mean in means.items() if mean.is_floating_point()]
         self._real = [means[name] for name in real], [latest[name] for name in real]
-        self._counts = [(means[name], latest[name]) for name in means if name not in real]
+        whole = [name for name in means if name not in real]
+        self._counts = [means[name] for name in whole], [latest[name] for name in whole]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -29,8 +30,9 @@ class WeightAverage:
         self._steps += 1
         means, latest = self._real
         torch._foreach_lerp_(means, latest, 1 / min(self._steps, self._horizon))
-        for count, current in self._counts:
-            count.copy_(current)
+        counts, current = self._counts
+        if counts:
+            torch._foreach_copy_(counts, current)
 
     def state(self) -> dict[str, Any]:
         """What `set_state` takes, of tensors and numbers."""

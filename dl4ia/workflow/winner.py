@@ -20,6 +20,7 @@ from dl4ia.search.turns import KEEP
 from dl4ia.selection.ranking import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
+from dl4ia.training.precision import exactly
 from dl4ia.workflow.retrainings import (
     folder_of,
     retrain,
@@ -58,8 +59,9 @@ def score_winner(session: Session, selection: Selection) -> None:
     other = score(session.task, [each.model for each in others], test, device) if others else None
     histories = [retraining.history for retraining in retrainings]
     folder = folder_of(session, trial.number)
-    # The first seed's model, never the best one's on the test set.
-    files = session.task.draw(retrainings[0].model, test, device, folder)
+    with exactly():  # as it is scored
+        # The first seed's model, never the best one's on the test set.
+        files = session.task.draw(retrainings[0].model, test, device, folder)
     draw_history(history, histories, session.task.metric, folder / "history.png")
     rows = table({"winner": scored} | ({"report model": other} if other else {}), test)
     _write_csv(rows, folder / SCORES)
