@@ -21,7 +21,9 @@ GPU about a minute for each network and number at once.
 """
 
 import argparse
+import json
 import os
+import select
 import shutil
 import statistics
 import subprocess
@@ -34,6 +36,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from materials import open_task
 from table import add_record, check_folders, record
@@ -263,20 +266,21 @@ def wait() -> None:
 
 
 def in_processes(name: str, way: str, count: int) -> float:
-    """Epochs a second of so many processes together; they begin at the same time."""
+    """Epochs a second of so many processes together, while all of them train."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # of this process, which keeps what it trained with before
     command = [sys.executable, *sys.argv, "--one", name, way]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, **pipes) for _ in range(count)]
     try:
-        for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()  # it is ready
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+        for _ in ("they are ready", "they have trained for long enough"):
+            for process in processes:
+                assert process.stdout is not None
+                process.stdout.readline()
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
         said = [process.communicate()[0] for process in processes]
     finally:  # of those that wait while another has failed: they hold the GPU's memory
         for process in processes:
@@ -284,7 +288,37 @@ def in_processes(name: str, way: str, count: int) -> float:
             process.wait()
     if not all(said):
         raise RuntimeError("a process failed, and said why above")
-    return sum(map(float, said))
+    return common_speed([json.loads(times) for times in said])
+
+
+def train_among_others(seconds: float, epoch: Epoch) -> None:
+    """In one of several processes: trains from one line of standard input to the next.
+
+    After so many seconds it says so, and trains on until all others have said so too. Prints when
+    the first epoch began, and when each ended, as seconds of a clock that all processes share.
+    """
+    train_for(0, [epoch])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    times, said = [time.monotonic()], False
+    while not (said and select.select([sys.stdin], [], [], 0)[0]):
+        epoch()
+        wait()
+        times.append(time.monotonic())
+        if not said and times[-1] - times[0] >= seconds:
+            print("long enough", flush=True)
+            said = True
+    print(json.dumps(times))
+
+
+def common_speed(times: Sequence[Sequence[float]]) -> float:
+    """Epochs a second of all, while all train; of each when it began, and its epochs' ends.
+
+    Of an epoch that begins before, or ends after, the part that lies within counts.
+    """
+    first, last = max(each[0] for each in times), min(each[-1] for each in times)
+    done = sum(float(np.diff(np.interp([first, last], e, range(len(e))))[0]) for e in times)
+    return done / (last - first)
 
 
 @contextmanager
@@ -395,11 +429,7 @@ def main() -> None:
     if arguments.one:
         name, way = arguments.one
         way_of = {"steps": Steps, "graph": GraphSteps}[way]
-        epochs = [open_shape(name).training(way_of, os.getpid())]
-        train_for(0, epochs)
-        print("ready", flush=True)
-        sys.stdin.readline()
-        print(train_for(arguments.seconds, epochs)[0])
+        train_among_others(arguments.seconds, open_shape(name).training(way_of, os.getpid()))
         return
     for name in arguments.shapes:
         speeds = measure(open_shape(name), arguments.seconds, arguments.at_once)

@@ -90,3 +90,17 @@ def test_fused_trainings_are_each_their_own(at_once: Any, optimizer: str, point:
     for number, known in enumerate(weights_of(alone)):
         mine = {name: found[name][number].detach() for name in known}
         torch.testing.assert_close(mine, known, rtol=1e-3, atol=1e-3)
+
+
+def test_processes_are_timed_while_all_train(at_once: Any) -> None:
+    alone_at_the_end = [[0, 1, 2, 3], [1, 3, 5, 7]]  # from 1 to 3: two epochs and one
+    assert at_once.common_speed(alone_at_the_end) == pytest.approx(3 / 2)
+    assert at_once.common_speed([[0, 4], [1, 3]]) == pytest.approx((1 / 2 + 1) / 2)
+
+
+def test_processes_train_until_the_last_is_done(
+    at_once: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [at_once.__file__, "--device", "cpu", "--seconds", "0.1", "--shapes", "fully connected"]
+    monkeypatch.setattr(at_once.sys, "argv", words)
+    assert at_once.in_processes("fully connected", "steps", 2) > 0
