@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -46,6 +47,7 @@ class Dataset:
         """The same, what networks are shown on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
+    @cached_property  # each of a split's trainings asks
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over all images and pixels."""
         mean = self.images.mean((0, 2, 3))

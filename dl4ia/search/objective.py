@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import optuna
@@ -136,9 +137,7 @@ class Objective:
         than `most_weights`: nothing is trained then.
         """
         trainings = []
-        for number, split in enumerate(self.splits):
-            train = self.dataset.subset(split.train)
-            validation = self.dataset.subset(split.validation)
+        for number, (train, validation) in enumerate(self._parts):
             fold_seed = derive_seed(seed, "fold", number)
             model, results = train_point(
                 self.task, point, train, validation, self.epochs, fold_seed, self.device
@@ -157,6 +156,12 @@ class Objective:
         if trial is not None and self.after_training is not None:
             with exactly():  # as the last epoch is scored
                 self.after_training(trial, model, validation)
+
+    @cached_property  # copied once a search, not once a trial
+    def _parts(self) -> list[tuple[Dataset, Dataset]]:
+        """What each split has its trainings train on, and be scored on."""
+        subset = self.dataset.subset
+        return [(subset(split.train), subset(split.validation)) for split in self.splits]
 
     def _train(
         self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]

@@ -45,7 +45,7 @@ class ClassificationTask:
         """A fresh network, drawn from the global random stream; `train` gives the statistics."""
         settings = settings_of(ModelSettings, point)
         shape = tuple(train.images.shape[1:])
-        statistics = train.channel_statistics()
+        statistics = train.channel_statistics
         return ClassificationModel(settings, shape, len(self.classes), *statistics)
 
     def evaluate(

@@ -44,7 +44,7 @@ class SegmentationTask:
     def build(self, point: Mapping[str, Any], train: Dataset) -> SegmentationModel:
         """A fresh network, drawn from the global random stream; `train` gives the statistics."""
         settings = settings_of(ModelSettings, point)
-        return SegmentationModel(settings, *train.channel_statistics())
+        return SegmentationModel(settings, *train.channel_statistics)
 
     def evaluate(
         self, model: nn.Module, dataset: Dataset, device: torch.device
