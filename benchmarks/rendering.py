@@ -20,7 +20,7 @@ from typing import Any
 
 from table import add_record, record
 
-from dl4ia.command_line.flags import add_gland_flags, parse, study_parser
+from dl4ia.command_line.flags import add_digit_flags, add_gland_flags, parse, study_parser
 from dl4ia.environment import tune_process
 
 STUDIES = Path(__file__).parent.parent / "studies"
@@ -50,8 +50,7 @@ def main() -> None:
     if arguments.task == "digits":
         length = script["default_epochs"](source.training_images)
     flags = study_parser("", data_default="", epochs_default="", retraining_default="")
-    if arguments.task == "glands":
-        add_gland_flags(flags)
+    (add_gland_flags if arguments.task == "glands" else add_digit_flags)(flags)
     seconds: dict[int, float] = defaultdict(float)  # by the trial's number
 
     def timed(function: Callable[..., None], place: int) -> Callable[..., None]:

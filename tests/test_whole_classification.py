@@ -15,12 +15,16 @@ from mlflow import MlflowClient
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 from PIL import Image
+from test_digit_source import write_idx_files
 
-from dl4ia.command_line.flags import study_parser
+from dl4ia.command_line.flags import add_digit_flags, parse, study_parser
 from dl4ia.data.class_folder import ClassFolder
 from dl4ia.data.embedded_digits import EmbeddedDigits
+from dl4ia.data.idx_folder import IdxFolder
+from dl4ia.errors import InputError
 from dl4ia.search.pareto import knee_point, pareto_front
 from dl4ia.selection.ranking import best_trial
+from dl4ia.workflow import whole_study
 from search_spaces.classification import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "classification.py"
@@ -52,6 +56,25 @@ def test_fewer_images_are_shown_oftener(tmp_path: Path) -> None:
     folder = ClassFolder(write_class_folders(tmp_path / FOLDER), tmp_path)
     for source in (folder, EmbeddedDigits()):
         assert source.training_images == len(source.train())
+
+
+def test_the_small_digits_are_taken_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether MNIST is there or not."""
+    write_idx_files(tmp_path / "data" / "MNIST" / "raw")
+    monkeypatch.chdir(tmp_path)
+    sources: list[object] = []
+    monkeypatch.setattr(whole_study, "run_study", lambda task, source, *_: sources.append(source))
+    script = runpy.run_path(str(SCRIPT))
+    parser = study_parser("", "", "", "")
+    add_digit_flags(parser)
+    script["study"](*parse(parser, ["--small-digits"]))
+    assert isinstance(sources.pop(), EmbeddedDigits) and not capsys.readouterr().out
+    script["study"](*parse(parser, []))
+    assert isinstance(sources.pop(), IdxFolder)
+    with pytest.raises(InputError, match="--small-digits and --data other: expected one"):
+        script["study"](*parse(parser, ["--small-digits", "--data", "other"]))
 
 
 @pytest.fixture(scope="module")

@@ -259,6 +259,16 @@ def add_gland_flags(parser: OneLineParser) -> None:
     )
 
 
+def add_digit_flags(parser: OneLineParser) -> None:
+    """Which digits."""
+    parser.add_argument_group("the images").add_argument(
+        "--small-digits",
+        action="store_true",
+        help="take the 1,797 digits that scikit-learn ships (8x8 pixels, enlarged), to try the "
+        "program out",
+    )
+
+
 def parse(
     parser: OneLineParser, words: Sequence[str] | None = None
 ) -> tuple[StudyArguments, argparse.Namespace]:
