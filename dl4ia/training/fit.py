@@ -89,7 +89,8 @@ def fit(
     """
     with _failures_of(1):
         model.to(device).to(memory_format=torch.channels_last)
-        images, labels = train.images.to(device), train.labels.to(device)
+        train = train.to(device)
+        images, labels = train.images, train.labels
         validation = None if validation is None else validation.to(device)
         if augmentation.report_rotations:
             images, labels = extend_with_report_rotations(images, labels)
