@@ -262,7 +262,9 @@ def test_bad_input(
     damage(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
-    refuses(SCRIPT, study_parser("", "", "", ""), command(*flags)[2:], said)
+    parser = study_parser("", "", "", "")
+    add_digit_flags(parser)
+    refuses(SCRIPT, parser, command(*flags)[2:], said)
     cache = tmp_path / "mlruns" / "cache"
     left = [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)]
     assert [path for path in left if path != cache.parent] == before
