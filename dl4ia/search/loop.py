@@ -92,6 +92,9 @@ def _claim(study: optuna.Study, trials: int, turns: Turns) -> optuna.Trial | Non
         return None
     except UpdateFinishedTrialError:  # whose turn it was meanwhile has taken it for dead
         return None
+    except KeyboardInterrupt:
+        _stop(study, trial)
+        raise
     return trial
 
 
@@ -156,15 +159,20 @@ def _run(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> Froz
         except UpdateFinishedTrialError:
             raise
         except KeyboardInterrupt:
-            with suppress(UpdateFinishedTrialError, StorageInternalError):
-                trial.set_user_attr("stopped", "by the user")
-                _tell(study, trial, TrialState.FAIL)
+            _stop(study, trial)
             raise
         except Exception:
             _tell(study, trial, TrialState.FAIL)
             raise
         return _tell(study, trial, TrialState.COMPLETE, value)
     return None
+
+
+def _stop(study: optuna.Study, trial: optuna.Trial) -> None:
+    """The user has stopped the process that trains it, or was about to."""
+    with suppress(UpdateFinishedTrialError, StorageInternalError):
+        trial.set_user_attr("stopped", "by the user")
+        _tell(study, trial, TrialState.FAIL)
 
 
 def _tell(
