@@ -221,8 +221,7 @@ class Reach:
     def p_positive(self, draws: np.ndarray) -> float:
         """One minus the p of "what `draws` are of is not above 0"; NaN where nothing can be said.
 
-        One minus the p of a one-sided t-test with the draws' standard deviation. NaN draws count
-        not at all.
+        Of a one-sided t-test with the draws' standard deviation. NaN draws count not at all.
         """
         known = draws[~np.isnan(draws)]
         if not len(known) or not self.degrees:

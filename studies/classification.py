@@ -42,9 +42,11 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     wants_mnist = arguments.data is None and not flags.small_digits
     if wants_mnist and not FOLDER.is_dir():
         print(f"No --data given and no {FOLDER} here: looking for MNIST to download", flush=True)
-    source: ClassSource = EmbeddedDigits()
-    if not flags.small_digits:
-        source = digit_source(arguments.data, FOLDER, arguments.out / "cache")
+    source: ClassSource = (
+        EmbeddedDigits()
+        if flags.small_digits
+        else digit_source(arguments.data, FOLDER, arguments.out / "cache")
+    )
     if wants_mnist and isinstance(source, EmbeddedDigits):
         print(
             f"*** No --data given, no MNIST in {FOLDER} and none downloaded: this study is on\n"

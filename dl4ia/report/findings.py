@@ -231,7 +231,7 @@ def openings(known: Sequence[Mapping[str, Any]]) -> str:
 
 
 def p_better(scores: Mapping[str, float], name: str) -> str:
-    """How probable it is that the winner is better than the report's model, where that is known."""
+    """One minus the one-sided p of the winner being better than the report's, where it is known."""
     return f"{scores[f'p_better_{name}']:.3f}" if f"p_better_{name}" in scores else "–"
 
 
