@@ -22,7 +22,7 @@ from dl4ia.markdown import plain
 from dl4ia.report import dashboard
 from dl4ia.report.notes import study_note, trial_note
 from dl4ia.search.loop import search
-from dl4ia.selection.ranking import Finalist, Selection
+from dl4ia.selection.finalists import Finalist, Selection
 from dl4ia.session import Session
 
 HOSTILE = "<script>alert(1)</script> | ![x](javascript:alert) `a` $b$ www.c.org\n# **d** &lt;"

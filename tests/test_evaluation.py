@@ -13,7 +13,7 @@ from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
 from dl4ia.evaluation.test_lock import Candidate, check_test_lock, open_test_set
 from dl4ia.report import findings
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.finalists import Selection
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.workflow import retrainings
 from search_spaces.segmentation import REPORT_MODELS

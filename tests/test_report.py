@@ -15,7 +15,7 @@ from dl4ia.report.findings import (
 from dl4ia.report.study_page import random_values
 from dl4ia.report.terminal import _runs_at, trial_line, unfinished
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.finalists import Selection
 from dl4ia.text import duration, table
 
 

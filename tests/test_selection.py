@@ -10,14 +10,8 @@ from optuna.trial import TrialState, create_trial
 
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.report import findings
-from dl4ia.selection.ranking import (
-    Selection,
-    best_trial,
-    choose_finalists,
-    ranked_trials,
-    select,
-    without_finalists,
-)
+from dl4ia.selection.finalists import Selection, select, without_finalists
+from dl4ia.selection.ranking import best_trial, choose_finalists, ranked_trials
 
 COMPLETE, PRUNED = TrialState.COMPLETE, TrialState.PRUNED
 

@@ -12,7 +12,7 @@ from dl4ia.errors import InputError
 from dl4ia.report.findings import ablation_of, paired_repeats
 from dl4ia.search.loop import search
 from dl4ia.selection.ablation import Effect, effects_of
-from dl4ia.selection.ranking import without_finalists
+from dl4ia.selection.finalists import without_finalists
 from dl4ia.selection.repeats import Repeats, kept_repeats
 from dl4ia.session import Session
 from dl4ia.workflow.finalists import ablation_is_done, run_ablation

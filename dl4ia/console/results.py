@@ -33,7 +33,7 @@ from dl4ia.report import findings
 from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.study import find_study, first_value, is_interrupted
 from dl4ia.selection.ablation import effects_of, estimate_of
-from dl4ia.selection.ranking import Selection, completed_since
+from dl4ia.selection.finalists import Selection, completed_since
 from dl4ia.selection.repeats import repeat_environments
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing

@@ -13,7 +13,7 @@ from dl4ia.errors import InputError, first_line
 from dl4ia.markdown import plain, table
 from dl4ia.report import findings
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.finalists import Selection
 from dl4ia.text import duration, plural, short
 
 

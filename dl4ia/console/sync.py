@@ -13,7 +13,7 @@ from dl4ia.errors import InputError, TrackingError, first_line
 from dl4ia.report.dashboard import write_trial_note
 from dl4ia.search.study import Identity, find_study, study_id
 from dl4ia.search.turns import KEEP, Turns
-from dl4ia.selection.ranking import completed_since
+from dl4ia.selection.finalists import completed_since
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord
 from dl4ia.tracking.writing import Tracker

@@ -21,7 +21,7 @@ from dl4ia.errors import first_line
 from dl4ia.report import findings
 from dl4ia.report.notes import study_note, trial_note
 from dl4ia.search.study import ended_trials
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 
 NOTE_PART = re.compile(r"dashboard:([0-9]+):note_str:([0-9]+)")

@@ -10,7 +10,8 @@ from dl4ia.search.attributes import history_of
 from dl4ia.search.pareto import knee_point
 from dl4ia.search.study import first_value, is_interrupted, is_skipped
 from dl4ia.selection.ablation import Effect, effects_of, estimate_of
-from dl4ia.selection.ranking import Selection, ranked_trials
+from dl4ia.selection.finalists import Selection
+from dl4ia.selection.ranking import ranked_trials
 from dl4ia.statistics import FEWEST_CLUSTERS, Estimate
 from dl4ia.text import plural, score_behind, short
 

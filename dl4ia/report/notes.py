@@ -14,7 +14,8 @@ from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.pareto import pareto_front
 from dl4ia.search.study import first_value
 from dl4ia.search_space import space_table
-from dl4ia.selection.ranking import Selection, ranked_trials
+from dl4ia.selection.finalists import Selection
+from dl4ia.selection.ranking import ranked_trials
 from dl4ia.session import Session
 from dl4ia.text import plural
 

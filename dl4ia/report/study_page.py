@@ -15,7 +15,8 @@ from dl4ia.search.pareto import pareto_front
 from dl4ia.search.study import RANDOM_TRIALS, ended_trials, first_value, is_interrupted
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection, ranked_trials
+from dl4ia.selection.finalists import Selection
+from dl4ia.selection.ranking import ranked_trials
 from dl4ia.selection.repeats import repeat_environments
 from dl4ia.statistics import expected_best
 from dl4ia.text import plural, short

@@ -18,7 +18,8 @@ from dl4ia.search.pareto import knee_point, pareto_front
 from dl4ia.search.study import finished_trials, first_value
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
-from dl4ia.selection.ranking import Selection, ranked_trials
+from dl4ia.selection.finalists import Selection
+from dl4ia.selection.ranking import ranked_trials
 from dl4ia.text import duration, plural, table
 
 WIDTH = 100  # characters of a line of prose

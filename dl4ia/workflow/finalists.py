@@ -21,14 +21,8 @@ from dl4ia.selection.ablation import (
     measured_effects,
     turned_back,
 )
-from dl4ia.selection.ranking import (
-    Selection,
-    best_trial,
-    choose_finalists,
-    of_today,
-    select,
-    without_finalists,
-)
+from dl4ia.selection.finalists import Selection, of_today, select, without_finalists
+from dl4ia.selection.ranking import best_trial, choose_finalists
 from dl4ia.selection.repeats import Repeats, make_repeats
 from dl4ia.session import Session
 from dl4ia.text import plural

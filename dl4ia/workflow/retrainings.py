@@ -16,7 +16,7 @@ from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
 from dl4ia.report.terminal import epoch_bar
 from dl4ia.search.attributes import history_of
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
 from dl4ia.workers.jobs import Job

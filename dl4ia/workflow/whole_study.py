@@ -18,7 +18,8 @@ from dl4ia.search.pareto import pareto_front
 from dl4ia.search.study import ended_trials, finished_trials
 from dl4ia.search.turns import KEEP, TurnLost
 from dl4ia.search_space import SpaceModule
-from dl4ia.selection.ranking import Selection, best_value
+from dl4ia.selection.finalists import Selection
+from dl4ia.selection.ranking import best_value
 from dl4ia.session import Length, Session, open_session
 from dl4ia.tasks.task import Task
 from dl4ia.tracking.runs import Status

@@ -17,7 +17,7 @@ from dl4ia.evaluation.scoring import score, summary, table
 from dl4ia.report.findings import interval
 from dl4ia.search.records import winner_record
 from dl4ia.search.turns import KEEP
-from dl4ia.selection.ranking import Selection
+from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
 from dl4ia.training.precision import exactly
