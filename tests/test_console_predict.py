@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections import Counter
@@ -11,12 +12,13 @@ from contextlib import suppress
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, dl4ia
+from conftest import CLASSES, ROOT, dl4ia
 from mlflow import MlflowClient
 from PIL import Image
 from scipy import ndimage
@@ -158,6 +160,29 @@ def test_digits_are_those_of_the_model(digit_study: Path, tmp_path: Path) -> Non
         assert rows[name]["class"] == CLASSES[int(shares.argmax())]
         found = [float(rows[name][f"probability_{each}"]) for each in CLASSES]
         assert found == pytest.approx(shares.tolist(), abs=2e-4)
+
+
+@pytest.mark.parametrize("model", [GLANDS, DIGITS])
+def test_the_documented_python_gives_logits_the_shift_and_the_classes(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    study: Path = request.getfixturevalue("gland_study" if model == GLANDS else "digit_study")
+    page = (ROOT / "docs" / "using-a-model.md").read_text(encoding="utf-8")
+    code = [part for part in re.findall(r"```python\n(.*?)```", page, re.S) if "5001" not in part]
+    assert len(code) == 2
+    shape = (3, 2, 32, 32) if model == GLANDS else (3, 1, 28, 28)
+    names: dict[str, Any] = {"images": np.zeros(shape, np.float32)}
+    text = "".join(code).replace("segmentation-warwick", model.removesuffix("@champion"))
+    assert "sqlite:///mlruns/mlflow.db" in text
+    text = text.replace("sqlite:///mlruns/mlflow.db", uri_of(study))
+    before = mlflow.get_tracking_uri()
+    try:
+        exec(compile(text, "page", "exec"), names)
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert names["logits"].shape == ((3, 2, 32, 32) if model == GLANDS else (3, 3))
+    assert names["shift"] == (0.5 if model == GLANDS else 0.0)
+    assert tuple(names["classes"]) == (("background", "gland") if model == GLANDS else CLASSES)
 
 
 def test_digits_of_other_sizes_and_modes(digit_study: Path, tmp_path: Path) -> None:

@@ -124,15 +124,19 @@ def test_another_winner_needs_the_users_word_and_is_counted() -> None:
 def test_what_other_studies_of_the_images_have_opened_is_told() -> None:
     storage = optuna.storages.InMemoryStorage()
 
-    def opened(name: str, data: str) -> str:
+    def opened(name: str, data: str, fingerprint: str) -> str:
         study = optuna.create_study(study_name=name, storage=storage)
-        study.set_user_attr("identity", {"task": "segmentation", "data": data})
+        identity = {"task": "segmentation", "data": data, "data_fingerprint": fingerprint}
+        study.set_user_attr("identity", identity)
         open_test_set(study, EmbeddedGlands(), Candidate(1, 1, 1), ENVIRONMENT)
         return findings.openings(study.user_attrs["test_openings"])
 
-    assert opened("first", "drawn") == opened("of others", "own") == "1 time"
-    assert opened("second", "drawn") == "1 time, after 1 time by other studies in its database"
-    assert opened("third", "drawn") == "1 time, after 2 times by other studies in its database"
+    assert opened("first", "drawn", "a") == opened("of others", "own", "b") == "1 time"
+    after = "1 time, after {} by other studies in its database".format
+    assert opened("second", "drawn", "a") == after("1 time")
+    assert opened("of a folder that was renamed", "renamed", "a") == after("2 times")
+    assert opened("of a folder with more in it", "drawn", "c") == after("2 times")
+    assert opened("third", "drawn", "a") == after("4 times")
     assert findings.openings([]) == "0 times"
 
 

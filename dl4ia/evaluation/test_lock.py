@@ -68,17 +68,22 @@ def open_for_replication(source: Source) -> Dataset:
 
 
 def _by_others(study: optuna.Study) -> int:
-    """How often other studies of this task and data in the same database have opened it."""
+    """How often other studies of its images in the same database have opened their test set.
 
-    def images(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
-        identity = attributes.get("identity", {})
-        return identity.get("task"), identity.get("data")
+    Of the same task, and of the same training images or a folder of the same name: images that were
+    renamed, moved or added to are not new ones.
+    """
+    own = study.user_attrs.get("identity", {})
+    marks = [(key, own[key]) for key in ("data", "data_fingerprint") if key in own]
 
-    own = images(study.user_attrs)
+    def has_these(identity: Mapping[str, Any]) -> bool:
+        same = any(identity.get(key) == value for key, value in marks)
+        return same and identity.get("task") == own["task"]
+
     return sum(
         len(each.user_attrs.get("test_openings", ()))
         for each in study._storage.get_all_studies()
-        if each.study_name != study.study_name and images(each.user_attrs) == own
+        if each.study_name != study.study_name and has_these(each.user_attrs.get("identity", {}))
     )
 
 
