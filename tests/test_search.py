@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,34 @@ def test_what_another_container_has_begun_is_run_again_once_it_is_silent(
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].user_attrs["interrupted"].endswith("was silent for 3 s")
     assert study.trials[2].user_attrs["retry_of"] == 0
+
+
+def test_who_could_not_be_heard_while_the_database_was_away_is_not_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is back, and another claims before the one elsewhere has said a word."""
+    monkeypatch.setattr("dl4ia.search.storage.LOCAL_HEARTBEAT", 1)
+    monkeypatch.setattr("dl4ia.search.storage.LOCAL_GRACE", 3)
+    storage = open_storage(f"sqlite:///{tmp_path / 'optuna.db'}")
+    study = begin(storage)
+    trial = study.ask()
+    trial.set_user_attr("process", this_process() | {"host": "elsewhere"})
+    storage.record_heartbeat(trial._trial_id)
+    time.sleep(5)  # nobody is heard so long
+    assert storage._get_stale_trial_ids(study._study_id) == [trial._trial_id]
+
+    def elsewhere() -> None:
+        for _ in range(8):
+            time.sleep(0.5)
+            storage.record_heartbeat(trial._trial_id)
+        study.tell(trial, objective(trial))
+
+    other = threading.Thread(target=elsewhere)
+    other.start()
+    assert run(begin(storage), 3) == [1, 2]
+    other.join()
+    assert [each.state for each in study.trials] == [TrialState.COMPLETE] * 3
+    assert "interrupted" not in study.trials[0].user_attrs
 
 
 def test_a_point_that_kills_its_process_is_given_up(storage: optuna.storages.RDBStorage) -> None:

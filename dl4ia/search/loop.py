@@ -44,9 +44,10 @@ def search(
     """
     skipped = 0  # in a row
     end = None if timeout is None else time.monotonic() + timeout
+    silences = Silences(study)
     while end is None or time.monotonic() < end:
         with turns.take(CLAIM):
-            trial = _claim(study, trials, turns)
+            trial = _claim(study, trials, turns, silences)
         if trial is not None:
             ended = _run(study, objective, trial)
             if ended is not None and is_skipped(ended):
@@ -66,14 +67,37 @@ def search(
             time.sleep(WAIT)
 
 
-def _claim(study: optuna.Study, trials: int, turns: Turns) -> optuna.Trial | None:
+class Silences:
+    """Which trials nothing has been heard of for so long that they are taken for dead.
+
+    A trial has been silent for the storage's grace period, and is still when a process has known
+    that for two heartbeats: while a server is away nobody is heard, and as it comes back each has
+    to have the time for a word.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study, self._storage = study, _backend(study)
+        self._known: dict[int, float] = {}  # by the trial's id: since when
+
+    def look(self) -> set[int]:
+        """The ids of those that are dead by now."""
+        now = time.monotonic()
+        silent = self._storage._get_stale_trial_ids(self._study._study_id)
+        self._known = {trial: self._known.get(trial, now) for trial in silent}
+        patience = 2 * self._storage.get_heartbeat_interval()
+        return {trial for trial, since in self._known.items() if now - since >= patience}
+
+
+def _claim(
+    study: optuna.Study, trials: int, turns: Turns, silences: Silences
+) -> optuna.Trial | None:
     """A trial for this process, whose turn it is; None where no more are to be begun.
 
     None too where the turn was lost meanwhile, with a server that was started again: others have
     then counted without this trial, or this process without theirs.
     """
     known = study.get_trials(deepcopy=False)
-    if _fail_dead(study, known):
+    if _fail_dead(study, known, silences):
         known = study.get_trials(deepcopy=False)
     _run_interrupted_again(study, known)
     if sum(trial.state == TrialState.RUNNING or counts(trial) for trial in known) >= trials:
@@ -98,10 +122,10 @@ def _claim(study: optuna.Study, trials: int, turns: Turns) -> optuna.Trial | Non
     return trial
 
 
-def _fail_dead(study: optuna.Study, trials: list[FrozenTrial]) -> bool:
+def _fail_dead(study: optuna.Study, trials: list[FrozenTrial], silences: Silences) -> bool:
     """Fail the running trials that nobody trains any more; whether there were any."""
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    silent = _silent(study) if running else set()
+    silent = silences.look() if running else set()
     found = False
     for trial in running:
         process = trial.user_attrs.get("process")
@@ -204,12 +228,6 @@ def _alive(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _silent(study: optuna.Study) -> set[int]:
-    """The running trials of which nothing was heard for the storage's grace period."""
-    storage = _backend(study)
-    return set(storage._get_stale_trial_ids(study._study_id))
 
 
 def _backend(study: optuna.Study) -> Any:
