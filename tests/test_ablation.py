@@ -1,10 +1,13 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dl4ia.command_line.flag_types import ALL
+from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.search_space import (
     SpaceModule,
@@ -19,6 +22,7 @@ from dl4ia.selection.ablation import ablate, is_measured, measured_effects, turn
 from dl4ia.tasks.classification import ClassificationTask
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.tasks.task import Task
+from dl4ia.workflow import finalists
 from search_spaces import classification, segmentation
 
 SPACE = {
@@ -48,6 +52,36 @@ def test_a_choice_that_leaves_another_without_a_value_is_left_out() -> None:
 def test_what_comes_to_apply_keeps_the_value_that_it_has_where_it_does_not() -> None:
     assert turned_back(SPACE, WINNER, [BASELINE], {"depth": 2})["width"]["depth"] == 2
     assert turned_back(SPACE, WINNER, [BASELINE], {"depth": 3})["width"]["depth"] == 1  # no choice
+
+
+def test_what_would_have_more_weights_than_the_study_may_is_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """modern_cnn has 20,156; with the report's architecture, at its own width, twice as many."""
+    winner = classification.REFERENCE_MODELS["modern_cnn"]
+
+    def session(most: int | None, asked: tuple[str, ...]) -> Any:
+        return SimpleNamespace(
+            arguments=SimpleNamespace(most_weights=most, ablate=asked),
+            searched=classification,
+            task=ClassificationTask(tuple("0123456789")),
+            dataset=EmbeddedDigits().train().subset(range(10)),
+            study=SimpleNamespace(get_trials=lambda deepcopy: [SimpleNamespace(params=winner)]),
+        )
+
+    of_winner: Any = SimpleNamespace(winner=0)
+    whole = finalists._turned_back(session(None, ALL), winner)
+    limited = finalists._turned_back(session(25_000, ALL), winner)
+    assert whole.keys() - limited.keys() == {"architecture"}
+    said = (
+        "  --ablate architecture: with exercise_1_4's the network has 45,620 weights, over "
+        "--most-weights 25,000\n"
+    )
+    for asked in (ALL, ("architecture", "base_width")):
+        finalists._tell_left_out(session(25_000, asked), of_winner)
+        assert capsys.readouterr().out == said
+    finalists._tell_left_out(session(None, ALL), of_winner)
+    assert not capsys.readouterr().out
 
 
 def test_a_wide_unets_width_is_turned_back_alone() -> None:

@@ -50,6 +50,9 @@ def test_a_retraining_is_kept_and_read_again(train: Dataset, tmp_path: Path) -> 
     again, trained = run(train, tmp_path / "folder" / "seed_0.pt")
     assert trained == 0
     assert torch.equal(weights(first), weights(again))
+    assert first.fingerprint == again.fingerprint and len(first.fingerprint) == 16
+    next(again.model.parameters()).data[0] += 1e-6
+    assert first.fingerprint != again.fingerprint
     assert first.history == again.history
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["seed_0.pt"]
 

@@ -92,7 +92,7 @@ def test_points_follow_the_named_ones_once(storage: optuna.storages.RDBStorage) 
         return study
 
     for label in ("known 1", "known 1", "renamed 1"):
-        study = opened({label: GOOD, "first again": REPORT["first"]}, 4)
+        study = opened({label: GOOD, f"{label} again": GOOD, "first again": REPORT["first"]}, 4)
     assert run(study, 4) == [0, 1, 2, 3]
     found = [trial.params for trial in study.trials]
     assert found[:3] == [REPORT["first"], REFERENCE["second"], GOOD]

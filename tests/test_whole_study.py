@@ -230,7 +230,7 @@ def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -
     words = command(finished, "--tracking-uri", uri)
     rebuilt = subprocess.run(words, cwd=finished, capture_output=True, text=True)
     assert rebuilt.returncode == 0, rebuilt.stderr
-    assert "Retraining" not in rebuilt.stdout
+    assert "Retraining" not in rebuilt.stdout and "not the weights" not in rebuilt.stdout
     client = MlflowClient(uri, registry_uri=uri)
     assert len(runs_of(client, "segmentation", "trial")) == len(study.trials)
     assert len(runs_of(client, "segmentation", "repeat")) == len(kept_repeats(study))
@@ -241,6 +241,29 @@ def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -
     )
     assert client.get_model_version_by_alias(NAME, "champion").run_id == winner.info.run_id
     assert len(study.user_attrs["test_openings"]) == 1
+
+
+def test_other_weights_than_were_scored_are_called_that(
+    finished: Path, study: optuna.Study
+) -> None:
+    """As where their file is gone, and another processor trains them again.
+
+    The repeats' figures of a score are those of today's finalists, as after more repeats.
+    """
+    winner = study.user_attrs["winner"]
+    stale = winner["metrics"] | {"repeats_dice": 0.125}
+    study.set_user_attr("winner", winner | {"model_fingerprint": "another", "metrics": stale})
+    uri = f"sqlite:///{finished / 'other.db'}"
+    words = command(finished, "--tracking-uri", uri)
+    try:
+        ended = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+        assert ended.returncode == 0, ended.stderr
+        assert "These are not the weights that were scored" in ended.stdout
+        version = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(NAME, "champion")
+        assert "These are not the weights that were scored" in version.description
+        assert study.user_attrs["winner"]["metrics"] == winner["metrics"]
+    finally:
+        study.set_user_attr("winner", winner)
 
 
 def test_mlflow_has_every_trial_once(study: optuna.Study, client: MlflowClient) -> None:
@@ -438,12 +461,19 @@ def test_a_new_winner_after_the_opening_needs_the_users_word(
         system_attrs=best.system_attrs,
     )
     study.add_trial(better)
+    before, scored = study.user_attrs["selection"], study.user_attrs["winner"]
+    assert before["finalists"]
     words = command(finished, "--finalists", "0")
     refused = subprocess.run(words, cwd=finished, capture_output=True, text=True)
     assert refused.returncode == 2
     assert "--reopen-test" in refused.stderr.splitlines()[-1]
     assert len(study.user_attrs["test_openings"]) == 1
+    assert study.user_attrs["selection"] == before
     again = subprocess.run([*words, "--reopen-test"], cwd=finished, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "test set opened 2 times" in again.stdout
     assert json.dumps(study.user_attrs["test_openings"]).count("when") == 2
+    (former,) = study.user_attrs["former_winners"]
+    assert former == {name: value for name, value in scored.items() if name != "retrainings"}
+    page = (finished / "mlruns" / "reports" / NAME / "index.html").read_text(encoding="utf-8")
+    assert f", test dice {scored['metrics']['test_dice']:.4f}" in page

@@ -157,7 +157,8 @@ def study_parser(
         default=5,
         metavar="N",
         help="best trials, and the report's best, trained again on fresh splits and seeds before "
-        "one of them wins; 0: the search's best wins (default: %(default)s)",
+        "one of them wins; 0: the search's best wins, as the knee of several objectives always "
+        "does (default: %(default)s)",
     )
     add(
         "--repeats",

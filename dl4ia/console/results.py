@@ -238,6 +238,10 @@ def _record(
         "weights": chosen.user_attrs["weights"],
         "point": chosen.params,
         "test_openings": study.user_attrs.get("test_openings", []),
+        "former_scores": [
+            {name: each[name] for name in ("opening", "trial", "seeds", "epochs", "metrics")}
+            for each in study.user_attrs.get("former_winners", ())
+        ],
         "preferred_since": _preferred_since(study, chosen),
         "completed_since": completed_since(study),
         "optimism": selection.optimism if selection else None,

@@ -1,5 +1,6 @@
 """A point trained on all training images, from a seed, and kept in a file."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,15 @@ class Retraining:
     model: nn.Module
     history: dict[str, list[float]]  # train_loss, train_accuracy: one value an epoch
     code: str  # which trained it: a commit, and whether there were changes
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the network's weights and statistics: 16 digits that no other training shares."""
+        digest = hashlib.sha256()
+        for name, values in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(values.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

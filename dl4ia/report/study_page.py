@@ -351,12 +351,18 @@ def _provenance(study: optuna.Study, winner: dict[str, Any] | None, commands: st
             ["retrainings' commits", ", ".join(winner["commits"])],
             ["test images' fingerprint", winner["test_fingerprint"]],
         ]
+    metric = identity["metric"]
+    former = {
+        each["opening"]: f", test {metric} {findings.spread(each['metrics'], f'test_{metric}')}"
+        for each in study.user_attrs.get("former_winners", ())
+    }
     for number, opening in enumerate(study.user_attrs.get("test_openings", ()), start=1):
         rows.append(
             [
                 f"test set opened, {number}",
                 f"{opening['when']} for trial {opening['trial']}, {opening['seeds']} seeds, "
-                f"{opening['epochs']} epochs, commit {describe_code(opening, 10)}",
+                f"{opening['epochs']} epochs, commit {describe_code(opening, 10)}"
+                f"{former.get(number, '')}",
             ]
         )
     return [

@@ -175,7 +175,10 @@ def enqueue_points(study: optuna.Study, points: Mapping[str, Point], trials: int
     """
     known = study.get_trials(deepcopy=False)
     tried = [trial.system_attrs.get("fixed_params", {}) | trial.params for trial in known]
-    new = {label: point for label, point in points.items() if point not in tried}
+    new: dict[str, Point] = {}
+    for label, point in points.items():
+        if point not in [*tried, *new.values()]:
+            new[label] = point
     taken = [trial for trial in known if counts(trial) or not trial.state.is_finished()]
     some_are_skipped = study.user_attrs["identity"].get("most_weights")
     if new and len(taken) + len(new) > trials and not some_are_skipped:

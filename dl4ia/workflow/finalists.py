@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dl4ia.command_line.flag_types import ALL
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
+from dl4ia.models.layers import weight_count
 from dl4ia.report.findings import describe
 from dl4ia.report.terminal import epoch_bar
 from dl4ia.search.pareto import knee_point, pareto_front
@@ -152,6 +153,20 @@ def ablation_is_done(session: Session, selection: Selection) -> bool:
 
 
 def _turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, Point]:
+    """Each of the winner's choices turned back, as far as that keeps to `--most-weights`."""
+    most = session.arguments.most_weights
+    return {
+        name: point
+        for name, point in _all_turned_back(session, winner).items()
+        if most is None or _weights(session, point) <= most
+    }
+
+
+def _weights(session: Session, point: Point) -> int:
+    return weight_count(session.task.build(point, session.dataset))
+
+
+def _all_turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, Point]:
     models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
     known = [models[session.searched.BASELINE], *models.values()]
     return turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
@@ -161,8 +176,9 @@ def _tell_left_out(session: Session, selection: Selection) -> None:
     """Which of the choices that the user asked for are not turned back, and why."""
     winner = session.study.get_trials(deepcopy=False)[selection.winner].params
     turned = _turned_back(session, winner)
-    for name in session.arguments.ablate:
-        if name not in (*ALL, *turned):
+    asked = session.arguments.ablate
+    for name in _all_turned_back(session, winner) if asked == ALL else asked:
+        if name not in turned:
             print(f"  --ablate {name}: {_why_not(session, winner, name)}", flush=True)
 
 
@@ -175,6 +191,9 @@ def _why_not(session: Session, winner: Mapping[str, Any], name: str) -> str:
             return f"{whose} has none"
     if winner[name] == baseline[name]:
         return f"the winner has {label}'s"
+    if name in (points := _all_turned_back(session, winner)):
+        weights, most = _weights(session, points[name]), session.arguments.most_weights
+        return f"with {label}'s the network has {weights:,} weights, over --most-weights {most:,}"
     return f"with {label}'s another choice would apply, which has no value"
 
 

@@ -40,7 +40,13 @@ from dl4ia.workflow.recording import (
 )
 from dl4ia.workflow.retrainings import train_retraining, train_validation
 from dl4ia.workflow.trials import Trials, train_trials
-from dl4ia.workflow.winner import score_winner, track_winner, winner_is_scored, winner_is_tracked
+from dl4ia.workflow.winner import (
+    check_winner,
+    score_winner,
+    track_winner,
+    winner_is_scored,
+    winner_is_tracked,
+)
 
 
 def run_study(
@@ -193,6 +199,7 @@ def _finish(session: Session) -> Selection | None:
         session.study.set_user_attr("front", numbers)  # that it has ended, as a selection says
         return None
     selection = run_finalists(session)
+    check_winner(session, selection)  # a command that is refused leaves the study as it was
     session.study.set_user_attr("selection", selection.as_record())
     run_ablation(session, selection)
     score_winner(session, selection)

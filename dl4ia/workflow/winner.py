@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+import optuna
 
 from dl4ia.addresses import this_command
 from dl4ia.data.dataset import Dataset
 from dl4ia.errors import InputError, first_line
 from dl4ia.evaluation import test_lock
+from dl4ia.evaluation.retraining import Retraining
 from dl4ia.evaluation.scoring import score, summary, table
 from dl4ia.report.findings import interval
 from dl4ia.search.records import winner_record
@@ -33,20 +34,31 @@ SCORES = "test_scores.csv"  # of every seed and image
 EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
 
 
+def check_winner(session: Session, selection: Selection) -> None:
+    """Raise InputError where the test set was opened for something else; see `test_lock`."""
+    if not winner_is_scored(session, selection):
+        test_lock.check_test_lock(
+            session.study, _candidate(session, selection), session.arguments.reopen_test
+        )
+
+
+def _candidate(session: Session, selection: Selection) -> test_lock.Candidate:
+    seeds, epochs = session.arguments.seeds, session.retraining_epochs
+    return test_lock.Candidate(selection.winner, seeds, epochs)
+
+
 def score_winner(session: Session, selection: Selection) -> None:
     """Retrain the winner, and the report's best model beside it, score both, and write the study.
 
-    Raises InputError where the test set was opened for something else, or retraining fails.
+    Call `check_winner` first. Raises InputError where retraining fails.
     """
     from dl4ia.tasks.pictures import draw_history  # slow to import
 
     study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
     if winner_is_scored(session, selection):
-        _follow_move(session)
+        _bring_up_to_date(session, selection)
         return
     trial = study.get_trials(deepcopy=False)[selection.winner]
-    candidate = test_lock.Candidate(trial.number, seeds, epochs)
-    test_lock.check_test_lock(study, candidate, session.arguments.reopen_test)
     start = datetime.now()
     train_missing(session, selection)
     history = validation_history(session, trial)
@@ -54,6 +66,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     others = retrain_report_model(session, selection)
     environment, device = session.environment, session.objective.device
     session.turns.confirm(KEEP)  # no two processes open it
+    candidate = _candidate(session, selection)
     test = test_lock.open_test_set(study, session.source, candidate, environment)
     scored = score(session.task, [each.model for each in retrainings], test, device)
     other = score(session.task, [each.model for each in others], test, device) if others else None
@@ -83,12 +96,23 @@ def score_winner(session: Session, selection: Selection) -> None:
         "command": this_command(),
         "commits": sorted({retraining.code for retraining in [*retrainings, *others]}),
         "test_fingerprint": test.fingerprint(),
+        "model_fingerprint": retrainings[0].fingerprint,  # of the one that is registered
         "start": start.isoformat(),
         "end": datetime.now().isoformat(),
         "pictures": [str(file) for file in [*files, folder / "history.png"]],
         "scores": str(folder / SCORES),
     }
+    _keep_former(study)
     study.set_user_attr("winner", winner)
+
+
+def _keep_former(study: optuna.Study) -> None:
+    """What the test set was opened for before stays on record, with its score."""
+    former = study.user_attrs.get("winner")
+    known = study.user_attrs.get("former_winners", [])
+    if former is not None and former["opening"] not in [each["opening"] for each in known]:
+        kept = {name: value for name, value in former.items() if name != "retrainings"}
+        study.set_user_attr("former_winners", [*known, kept])
 
 
 def _over_repeats(selection: Selection, metric: str) -> dict[str, float]:
@@ -116,16 +140,25 @@ def _of_known_patients(train: Dataset, test: Dataset) -> int | None:
     return sum(group in known for group in test.groups)
 
 
-def _follow_move(session: Session) -> None:
-    """Where --out was moved, the winner's files are with it."""
+def _bring_up_to_date(session: Session, selection: Selection) -> None:
+    """Where --out was moved, the winner's files are with it; it may have further repeats too."""
     winner: dict[str, Any] = session.study.user_attrs.get("winner", {})
-    if not winner:
-        return
-    folder = folder_of(session, winner["trial"])
-    pictures = [str(folder / Path(name).name) for name in winner["pictures"]]
-    here = winner | {"pictures": pictures, "scores": str(folder / SCORES)}
-    if here != winner and (folder / SCORES).exists():
-        session.study.set_user_attr("winner", here)
+    if winner.get("trial") != selection.winner:
+        return  # of 0 seeds it has no score
+    folder, metric = folder_of(session, selection.winner), session.task.metric
+    now = dict(winner)
+    if (folder / SCORES).exists():
+        now["pictures"] = [str(folder / Path(name).name) for name in winner["pictures"]]
+        now["scores"] = str(folder / SCORES)
+    if repeats := _over_repeats(selection, metric):
+        others = {
+            name: value
+            for name, value in winner["metrics"].items()
+            if not name.startswith(f"repeats_{metric}")
+        }
+        now["metrics"] = others | repeats
+    if now != winner:
+        session.study.set_user_attr("winner", now)
 
 
 def winner_is_scored(session: Session, selection: Selection) -> bool:
@@ -173,7 +206,7 @@ def track_winner(session: Session, parent: str, page: Path) -> None:
     if page.exists():
         session.tracker.log_files(run, [page], "report")
     (first,) = retrain(session, winner["trial"], winner["point"], 1, winner["epochs"])
-    _register(session, run, first.model, winner)
+    _register(session, run, first, winner)
     session.tracker.close(run, "FINISHED", record.end)
 
 
@@ -187,7 +220,7 @@ def _write_csv(rows: list[dict[str, Any]], file: Path) -> None:
         raise InputError(f"{file}: cannot be written ({first_line(error)})") from error
 
 
-def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[str, Any]) -> None:
+def _register(session: Session, run: str, first: Retraining, winner: dict[str, Any]) -> None:
     example = session.dataset.images[:EXAMPLE_IMAGES].numpy().astype(np.float32)
     metric, known = session.task.metric, winner["metrics"]
     test, repeats = f"test_{metric}", f"repeats_{metric}"
@@ -207,4 +240,12 @@ def _register(session: Session, run: str, model: torch.nn.Module, winner: dict[s
     )
     if f"{test}_low" in scores:
         description += f", 95 % interval {interval(known, test)}"
-    session.tracker.register_model(run, model, example, session.name, scores, f"{description}.")
+    description += "."
+    # Studies before there were fingerprints have none.
+    if winner.get("model_fingerprint", first.fingerprint) != first.fingerprint:
+        description += (
+            " These are not the weights that were scored: their file was gone, and the training, "
+            "made again, came to others."
+        )
+        print(f"The registered model: {description}", flush=True)
+    session.tracker.register_model(run, first.model, example, session.name, scores, description)
