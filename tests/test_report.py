@@ -11,11 +11,14 @@ from dl4ia.report.findings import (
     nothing_turned_back,
     paired_repeats,
     reports_best,
+    several_ways,
+    several_ways_of,
 )
 from dl4ia.report.study_page import random_values
 from dl4ia.report.terminal import _runs_at, trial_line, unfinished
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
+from dl4ia.selection.repeats import KEPT
 from dl4ia.text import duration, table
 
 
@@ -87,6 +90,30 @@ def test_an_ablation_says_what_its_repeats_are() -> None:
     assert paired_repeats(record) == "2 paired splits and seeds"  # of an older study
     said = paired_repeats(record | {"reused": 2})
     assert said.startswith("2 paired splits and seeds (2 of the splits are earlier ones")
+
+
+def test_repeats_of_several_commits_are_told() -> None:
+    """Differences between them may be of the code."""
+    study = optuna.create_study()
+    made = {"commit": "a" * 40, "dirty": "False", "device": "cpu", "precision": "float32"}
+
+    def keep(key: str, repeat: int, **changed: str) -> None:
+        kept = {"repeat": repeat, "environment": made | changed}
+        study._storage.set_study_system_attr(study._study_id, f"{KEPT}{repeat} of {key}", kept)
+
+    keep("one", 0)
+    keep("two", 0, processor="another")
+    keep("one", 2, commit="b" * 40)
+    assert several_ways(study, range(2)) == ""
+    keep("two", 1, dirty="True")
+    said = several_ways(study, range(2))
+    assert (
+        "(commit aaaaaaaaaa (with uncommitted changes), cpu, float32; commit aaaaaaaaaa, " in said
+    )
+    assert "b" * 10 not in said
+    ablation = {"first_repeat": 1, "repeats": 2}
+    assert "commit bbbbbbbbbb" in several_ways_of(study, ablation)
+    assert several_ways_of(study, ablation | {"first_repeat": 2}) == ""
 
 
 def test_a_stopped_ablation_says_over_how_many_repeats() -> None:

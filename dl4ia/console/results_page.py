@@ -80,7 +80,8 @@ def results_page(
             "",
             f"Over {selection.repeats} fresh splits and seeds. Measured optimism: "
             f"{plain(findings.optimism(study, selection))}. Each repeat: "
-            "[finalists.csv](finalists.csv).",
+            "[finalists.csv](finalists.csv). "
+            f"{findings.several_ways(study, range(selection.repeats))}".rstrip(),
             "",
             table(findings.finalists(study, selection)),
         ]
@@ -96,8 +97,8 @@ def results_page(
             f"The winner's validation {metric} minus that with one choice turned back to "
             f"{ablation['baseline']}'s and all others as tuned for the winner, over "
             f"{findings.paired_repeats(ablation)}. "
-            f"{findings.BY_CHANCE} Each repeat: "
-            "[ablation.csv](ablation.csv).",
+            f"{findings.BY_CHANCE} Each repeat: [ablation.csv](ablation.csv). "
+            f"{findings.several_ways_of(study, ablation)}".rstrip(),
             "",
             table(findings.effects(ablation)),
             "",

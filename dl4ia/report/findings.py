@@ -1,17 +1,19 @@
 """What a study found, as rows and lines for every reader: terminal, page and dashboard."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.environment import describe_code
 from dl4ia.search.attributes import history_of
 from dl4ia.search.pareto import knee_point
 from dl4ia.search.study import first_value, is_interrupted, is_skipped
 from dl4ia.selection.ablation import Effect, effects_of, estimate_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.ranking import ranked_trials
+from dl4ia.selection.repeats import kept_repeats
 from dl4ia.statistics import FEWEST_CLUSTERS, Estimate
 from dl4ia.text import plural, score_behind, short
 
@@ -189,6 +191,29 @@ def paired_repeats(ablation: Mapping[str, Any]) -> str:
             f" (by {chosen_by} of which the winner was chosen since, which flatters its choices)"
         )
     return count
+
+
+def several_ways(study: optuna.Study, numbers: Container[int]) -> str:
+    """That the repeats of these numbers were not all made alike, as where the code changed before
+    they were gone on with; "" where they were.
+
+    They are compared in pairs, so that a change between them is taken for the points'.
+    """
+    ways = {
+        f"commit {describe_code(made, 10)}, {made.get('device')}, {made.get('precision')}"
+        for kept in kept_repeats(study).values()
+        if kept["repeat"] in numbers and (made := kept["environment"])
+    }
+    if len(ways) < 2:
+        return ""
+    named = "; ".join(sorted(ways))
+    return f"These trainings were not all made alike ({named}): differences may be of that."
+
+
+def several_ways_of(study: optuna.Study, ablation: Mapping[str, Any]) -> str:
+    """The same of an ablation's repeats; ablation: the study's attribute."""
+    first = ablation.get("first_repeat", 0)  # not recorded in older studies
+    return several_ways(study, range(first, first + ablation["repeats"]))
 
 
 def effects(ablation: Mapping[str, Any]) -> list[tuple[str, ...]]:

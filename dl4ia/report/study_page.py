@@ -189,6 +189,8 @@ def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[s
                 "standard error of the winner."
             )
         )
+    if mixed := findings.several_ways(study, range(selection.repeats)):
+        parts.append(html.paragraph(mixed))
     return parts
 
 
@@ -281,7 +283,7 @@ def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:
             f"The winner's validation {metric} minus that with one choice turned back to "
             f"{ablation['baseline']}'s and all others as tuned for the winner, over "
             f"{findings.paired_repeats(ablation)}. "
-            f"{findings.BY_CHANCE}"
+            f"{findings.BY_CHANCE} {findings.several_ways_of(study, ablation)}"
         ),
         html.table(findings.effects(ablation)),
         figures.fragment(figures.ablation(ablation, metric)),

@@ -142,6 +142,8 @@ def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
             f"  simpler: trial {simpler.trial}, {simpler.weights:,} weights, is within one "
             "standard error of the winner"
         )
+    if mixed := findings.several_ways(study, range(selection.repeats)):
+        lines.append(f"  {mixed}")
     return lines
 
 
@@ -157,6 +159,7 @@ def _ablation_lines(study: optuna.Study, winner: int) -> list[str]:
         f"Ablation: what each choice buys, turned back alone to {ablation['baseline']}'s (mean and "
         f"95 % interval over {findings.paired_repeats(ablation)})",
         *(f"  {findings.effect_line(effect, ablation)}" for effect in effects_of(ablation)),
+        *(f"  {line}" for line in [findings.several_ways_of(study, ablation)] if line),
     ]
 
 
