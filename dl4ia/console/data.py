@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dl4ia.console.files import image_files, tell
+from dl4ia.console.files import image_files, new_folder, tell
 from dl4ia.text import plural
 
 LARGEST_SIZE = 4096  # pixels of a side
@@ -58,14 +58,7 @@ def prepare_glas(release: Path, out: Path, size: int, split: str) -> None:
 
 @data.command("unmix")
 @image_files
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="A new or an empty folder for the PNG files.",
-)
+@new_folder("A new or an empty folder for the PNG files.")
 @click.option(
     "--size",
     type=click.IntRange(16, LARGEST_SIZE),

@@ -8,7 +8,7 @@ import click
 
 from dl4ia.command_line.process import run_and_exit
 from dl4ia.console.data import data
-from dl4ia.console.files import image_files, tell
+from dl4ia.console.files import image_files, new_folder, tell
 from dl4ia.environment import tune_process
 from dl4ia.errors import InputError
 
@@ -93,14 +93,7 @@ def best(
     metavar="NAME@ALIAS",
     help="The registered model, such as segmentation-warwick@champion, or NAME/VERSION.",
 )
-@click.option(
-    "-o",
-    "--out",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where everything is written, instead of what an earlier run wrote there.",
-)
+@new_folder("Where everything is written, instead of what an earlier run wrote there.")
 @click.option(
     "--batch",
     type=click.IntRange(min=1),

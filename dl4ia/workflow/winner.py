@@ -143,14 +143,15 @@ def _of_known_patients(train: Dataset, test: Dataset) -> int | None:
 def _bring_up_to_date(session: Session, selection: Selection) -> None:
     """Where --out was moved, the winner's files are with it; it may have further repeats too."""
     winner: dict[str, Any] = session.study.user_attrs.get("winner", {})
-    if winner.get("trial") != selection.winner:
-        return  # of 0 seeds it has no score
-    folder, metric = folder_of(session, selection.winner), session.task.metric
+    if not winner:
+        return
+    folder, metric = folder_of(session, winner["trial"]), session.task.metric
     now = dict(winner)
     if (folder / SCORES).exists():
         now["pictures"] = [str(folder / Path(name).name) for name in winner["pictures"]]
         now["scores"] = str(folder / SCORES)
-    if repeats := _over_repeats(selection, metric):
+    repeats = _over_repeats(selection, metric)
+    if repeats and winner["trial"] == selection.winner:  # with --seeds 0 it may be another's score
         others = {
             name: value
             for name, value in winner["metrics"].items()
