@@ -53,7 +53,7 @@ def finished(space: Any, count: int) -> Iterator[Any]:
     import optuna
 
     from dl4ia.environment import describe_environment
-    from dl4ia.search.attributes import PREFIX
+    from dl4ia.search.trials import PREFIX
     from dl4ia.search_space import sample
 
     environment = describe_environment()
@@ -162,9 +162,10 @@ def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
 
     from dl4ia.command_line.flags import parse, study_parser
     from dl4ia.data.embedded import EmbeddedGlands
+    from dl4ia.search.halving import Halving, rung
     from dl4ia.search.loop import search
-    from dl4ia.search.objective import Objective, rung
-    from dl4ia.search.study import Halving, finished_trials
+    from dl4ia.search.objective import Objective
+    from dl4ia.search.trials import finished_trials
     from dl4ia.session import Length, open_session
     from dl4ia.tasks.segmentation import SegmentationTask
     from dl4ia.workflow.keeper import Keeper

@@ -3,7 +3,7 @@
     python benchmarks/coverage.py
 
 Prints the share of simulated studies whose interval covers the true mean: over few patients, of
-four images each and as the course's test set has them, as `dl4ia.statistics.Reach` widens the draws
+four images each and as the course's test set has them, as `Correction` widens the draws
 of the bootstrap and by their percentiles alone, and how many times as wide it makes them; and over
 few seeds that differ more than the images' mean does, of a score and of a difference. A minute.
 """
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dl4ia import statistics
-from dl4ia.statistics import Reach, Scores, bootstrap
+from dl4ia.statistics import Correction, Scores, bootstrap
 
 DRAWS, TRUTH = 400, 0.8
 PATIENTS = ((4,) * 4, (4,) * 5, (4,) * 9, (14, 12, 12, 8, 8, 2, 2, 1, 1))  # images of each
@@ -48,7 +48,7 @@ def of_patients(sizes: Sequence[int], studies: int) -> tuple[float, float, float
         scores = Scores.of(values)
         draws = bootstrap([scores], names, study, DRAWS)[0]
         low, high = np.quantile(draws, [0.025, 0.975])
-        interval = Reach.of(draws, sizes, [scores.by_seed()]).interval(draws)
+        interval = Correction.of(draws, sizes, [scores.by_seed()]).interval(draws)
         found.append((covers(interval, TRUTH), covers((low, high), TRUTH)))
         widths.append((interval[1] - interval[0], high - low))
     widened, plain = np.mean(found, axis=0)
@@ -69,8 +69,8 @@ def of_seeds(seeds: int, studies: int) -> tuple[float, float]:
         ours, theirs = bootstrap(pair, None, study, DRAWS)
         by_seed = [each.by_seed() for each in pair]
         sizes = np.ones(IMAGES)
-        score = Reach.of(ours, sizes, by_seed[:1]).interval(ours)
-        difference = Reach.of(ours - theirs, sizes, by_seed).interval(ours - theirs)
+        score = Correction.of(ours, sizes, by_seed[:1]).interval(ours)
+        difference = Correction.of(ours - theirs, sizes, by_seed).interval(ours - theirs)
         found.append((covers(score, TRUTH), covers(difference, 0.0)))
     of_score, of_difference = np.mean(found, axis=0)
     return float(of_score), float(of_difference)

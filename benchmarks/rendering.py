@@ -40,7 +40,7 @@ def main() -> None:
     from materials import open_task
 
     from dl4ia.report import dashboard
-    from dl4ia.search.attributes import history_of
+    from dl4ia.search.trials import history_of
 
     script = runpy.run_path(str(STUDIES / SCRIPTS[arguments.task]))
     source: Any

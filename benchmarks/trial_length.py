@@ -41,7 +41,8 @@ def main() -> None:
     from dl4ia.data.splits import make_splits
     from dl4ia.errors import TrialFailure
     from dl4ia.search.objective import Objective
-    from dl4ia.search.study import Identity, find_study, first_value
+    from dl4ia.search.study import Identity, find_study
+    from dl4ia.search.trials import first_value
     from dl4ia.selection.ranking import ranked_trials
 
     study = find_study(arguments.storage, arguments.study)

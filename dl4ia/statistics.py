@@ -70,7 +70,7 @@ def estimate(values: Sequence[float], held_out: float, step: float = 0.0) -> Est
     return Estimate(mean, deviation, error, mean - reach, mean + reach, count, alike)
 
 
-def p_positive(differences: Sequence[float], held_out: float, step: float = 0.0) -> float:
+def one_sided_p(differences: Sequence[float], held_out: float, step: float = 0.0) -> float:
     """One-sided p of "the mean difference is not above 0", paired over splits.
 
     1 of one value, and of shares of images that are alike (`step` is that of `estimate`): twice as
@@ -128,8 +128,8 @@ def bootstrap(
     Every draw takes the same images for all `scores` (of one test set), so that differences are
     paired; seeds are drawn for each on their own. Images of one cluster (a patient) are drawn
     together. Drawing both at once is Owen's (2007) bootstrap of crossed random effects; of few
-    images or seeds the draws vary too little, which `Reach.interval` makes good, but for two seeds:
-    no draw lies outside of these.
+    images or seeds the draws vary too little, which `Correction` makes good, but for two
+    seeds: no draw lies outside of these.
     """
     generator = np.random.default_rng(seed)
     images = scores[0].numerator.shape[1]
@@ -161,8 +161,8 @@ def difference(first: ArrayLike, second: ArrayLike) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far the draws of a bootstrap fall short of what they are drawn for.
+class Correction:
+    """What a bootstrap's intervals and p are widened by, for few things are drawn from.
 
     Of n independent things the draws have (n - 1) / n of the variance of their mean, and know
     nothing of the tails that a t distribution has for want of a known variance. Both are made good
@@ -179,14 +179,14 @@ class Reach:
     degrees: float
 
     @staticmethod
-    def of(draws: np.ndarray, sizes: ArrayLike, by_seed: Sequence[np.ndarray]) -> "Reach":
+    def of(draws: np.ndarray, sizes: ArrayLike, by_seed: Sequence[np.ndarray]) -> "Correction":
         """That of means of which `draws` are, over clusters and the seeds of `by_seed`.
 
         sizes: what each cluster weighs in the mean. by_seed: the seeds' values; of a difference
         those of both sides.
         """
         if np.size(sizes) < FEWEST_CLUSTERS:
-            return Reach(0.0)
+            return Correction(0.0)
         clusters = effective_count(sizes)
         several = [values for values in by_seed if len(values) > 1 and np.isfinite(values).all()]
         of_seeds = [(float(np.var(values)) / len(values), len(values)) for values in several]
@@ -199,8 +199,8 @@ class Reach:
         ]
         whole = sum(variance for variance, _ in sources)
         if whole == 0:
-            return Reach(clusters - 1)
-        return Reach(whole**2 / sum(variance**2 / degrees for variance, degrees in sources))
+            return Correction(clusters - 1)
+        return Correction(whole**2 / sum(variance**2 / degrees for variance, degrees in sources))
 
     @property
     def _short(self) -> float:
@@ -218,7 +218,7 @@ class Reach:
         low, high = np.quantile(known, [tail, 1 - tail])
         return float(low), float(high)
 
-    def p_positive(self, draws: np.ndarray) -> float:
+    def one_minus_p(self, draws: np.ndarray) -> float:
         """One minus the p of "what `draws` are of is not above 0"; NaN where nothing can be said.
 
         Of a one-sided t-test with the draws' standard deviation. NaN draws count not at all.
@@ -252,7 +252,7 @@ def interval_of_unanimous(share: float, sizes: ArrayLike) -> tuple[float, float]
 
     Of such scores a bootstrap's draws are all alike. Clopper and Pearson (1934) for no failure, or
     no success: with 360 images all right, more than one in a hundred may still be wrong. NaN of too
-    few clusters, as `Reach.interval` has it.
+    few clusters, as `Correction.interval` has it.
     """
     if np.size(sizes) < FEWEST_CLUSTERS:
         return np.nan, np.nan

@@ -240,3 +240,9 @@ def share_folded(elastic: float) -> float:
 def test_the_strongest_elastic_that_is_searched_hardly_folds_an_image() -> None:
     highest = segmentation.SPACE["elastic"].high  # type: ignore[union-attr]
     assert share_folded(highest) < 0.05 < 0.5 < share_folded(1.0)
+
+
+def test_an_unknown_augmentation_is_refused() -> None:
+    """It would train as if there were none."""
+    with pytest.raises(ValueError, match="'rotations': expected none or flips_and_quarter_turns"):
+        AugmentationSettings(augmentation="rotations")

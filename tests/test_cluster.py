@@ -12,7 +12,7 @@ from conftest import ROOT, write_gland_folder
 
 from dl4ia.environment import usable_cores
 from dl4ia.errors import InputError
-from dl4ia.search.study import finished_trials, is_interrupted
+from dl4ia.search.trials import finished_trials, is_interrupted
 from dl4ia.workers.cluster import RayWorkers
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")

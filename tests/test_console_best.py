@@ -14,7 +14,7 @@ from conftest import dl4ia
 from dl4ia import best_runs
 from dl4ia.console.best import METRICS, best_records
 from dl4ia.errors import InputError
-from dl4ia.search.attributes import hidden, history_of
+from dl4ia.search.trials import hidden, history_of
 from dl4ia.tasks.classification import ClassificationTask
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.tracking.runs import RunRecord

@@ -11,7 +11,7 @@ from conftest import dl4ia, run_study, write_gland_folder
 from optuna.trial import TrialState
 
 from dl4ia.console.results_copy import check_copy, write_copy
-from dl4ia.search.attributes import history_of
+from dl4ia.search.trials import history_of
 from dl4ia.selection.repeats import kept_repeats
 
 GLANDS, DIGITS = "segmentation-tiny-glands", "classification-three-digits"

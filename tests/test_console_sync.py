@@ -10,7 +10,7 @@ import pytest
 from conftest import dl4ia, run_study, runs_of
 from mlflow import MlflowClient
 
-from dl4ia.search.attributes import history_of
+from dl4ia.search.trials import history_of
 from dl4ia.search.turns import Turns
 
 NAME = "segmentation-tiny-glands"

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, write_gland_folder
 from optuna.exceptions import StorageInternalError
 
-from dl4ia.search.study import finished_trials
+from dl4ia.search.trials import finished_trials
 from dl4ia.workflow.keeper import Keeper
 
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",

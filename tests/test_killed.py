@@ -21,9 +21,8 @@ from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
 
-from dl4ia.search.attributes import history_of
 from dl4ia.search.loop import MOST_ATTEMPTS
-from dl4ia.search.study import finished_trials, is_interrupted
+from dl4ia.search.trials import finished_trials, history_of, is_interrupted
 from dl4ia.selection.repeats import kept_repeats
 
 TRIALS, EPOCHS = 50, 6

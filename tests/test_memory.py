@@ -7,7 +7,7 @@ from pathlib import Path
 import optuna
 from conftest import run_study, write_gland_folder
 
-from dl4ia.search.attributes import history_of
+from dl4ia.search.trials import history_of
 from search_spaces.segmentation import REFERENCE_MODELS
 
 TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "75"))

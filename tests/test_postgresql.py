@@ -24,7 +24,7 @@ from small_search import begin, objective, run
 from dl4ia.environment import this_process
 from dl4ia.search import storage as storage_file
 from dl4ia.search.storage import open_storage
-from dl4ia.search.study import finished_trials, is_interrupted
+from dl4ia.search.trials import finished_trials, is_interrupted
 from dl4ia.search.turns import TurnLost, Turns
 
 WORKER = Path(__file__).with_name("small_search.py")

@@ -7,7 +7,7 @@ import torch
 from conftest import run_study, write_gland_folder
 from optuna.trial import FrozenTrial
 
-from dl4ia.search.attributes import history_of
+from dl4ia.search.trials import history_of
 from dl4ia.selection.repeats import kept_repeats
 
 FLAGS = ("--data", "Tiny Glands", "--trials", "24", "--epochs", "3", "--finalists", "2")

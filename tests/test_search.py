@@ -18,15 +18,10 @@ from small_search import REFERENCE, REPORT, begin, objective, run, storage
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED
+from dl4ia.search.sampler import Sampler
 from dl4ia.search.storage import open_storage
-from dl4ia.search.study import (
-    RANDOM_TRIALS,
-    Sampler,
-    ended_trials,
-    finished_trials,
-    is_interrupted,
-    is_skipped,
-)
+from dl4ia.search.study import RANDOM_TRIALS
+from dl4ia.search.trials import ended_trials, finished_trials, is_interrupted, is_skipped
 
 __all__ = ["storage"]  # a fixture
 SHORT_TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "200"))

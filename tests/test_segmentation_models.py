@@ -197,3 +197,10 @@ def test_gradients_are_dense_where_the_unet_concatenates() -> None:
     images = torch.randn(2, 2, 8, 8).contiguous(memory_format=torch.channels_last)
     network(images).sum().backward()
     assert seen == [True]
+
+
+@pytest.mark.parametrize("name", ["architecture", "normalization", "initialization"])
+def test_an_unknown_choice_is_refused(name: str) -> None:
+    """It would train as if it were another."""
+    with pytest.raises((ValueError, KeyError), match="'mystery'"):
+        make(replace(SMALL, **{name: "mystery"}))

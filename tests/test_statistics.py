@@ -5,14 +5,14 @@ import pytest
 
 from dl4ia import statistics
 from dl4ia.statistics import (
-    Reach,
+    Correction,
     Scores,
     bootstrap,
     effective_count,
     estimate,
     expected_best,
     interval_of_unanimous,
-    p_positive,
+    one_sided_p,
 )
 
 STUDIES = 2000  # simulated; the share of 95 % has a standard error of half a per cent
@@ -48,17 +48,17 @@ def test_one_value_says_nothing_of_its_error() -> None:
     found = estimate([0.8], held_out=0.25)
     assert (found.low, found.high) == (-np.inf, np.inf)
     assert np.isnan(found.error)
-    assert p_positive([0.3], held_out=0.25) == 1
+    assert one_sided_p([0.3], held_out=0.25) == 1
 
 
 def test_the_paired_test_errs_as_often_as_it_says() -> None:
     generator = np.random.default_rng(1)
     differences = correlated_values(generator, 0.2) - 0.8
-    rejected = np.mean([p_positive(list(row), 0.25) < 0.05 for row in differences])
+    rejected = np.mean([one_sided_p(list(row), 0.25) < 0.05 for row in differences])
     assert 0.035 < rejected < 0.065
-    assert p_positive([0.1, 0.1, 0.1], 0.25) < 1e-9
-    assert p_positive([0.0, 0.0], 0.25) == 1
-    assert p_positive([-0.1, -0.2, -0.15], 0.25) > 0.95
+    assert one_sided_p([0.1, 0.1, 0.1], 0.25) < 1e-9
+    assert one_sided_p([0.0, 0.0], 0.25) == 1
+    assert one_sided_p([-0.1, -0.2, -0.15], 0.25) > 0.95
 
 
 def scores_of(generator: np.random.Generator, patients: int, images: int, spread: float) -> Scores:
@@ -75,9 +75,9 @@ def percentiles(draws: np.ndarray) -> list[float]:
     return np.quantile(draws, [0.025, 0.975]).tolist()
 
 
-def reach_of(draws: np.ndarray, clusters: int, *scores: Scores) -> Reach:
+def correction_of(draws: np.ndarray, clusters: int, *scores: Scores) -> Correction:
     """Of clusters of one size."""
-    return Reach.of(draws, np.ones(clusters), [each.by_seed() for each in scores])
+    return Correction.of(draws, np.ones(clusters), [each.by_seed() for each in scores])
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.1])
@@ -91,7 +91,7 @@ def test_intervals_over_test_images_cover_the_truth(spread: float) -> None:
         for covered, clusters in ((clustered, names), (plain, None)):
             draws = bootstrap([scores], clusters, study, draws=400)[0]
             count = patients if clusters else patients * images
-            low, high = reach_of(draws, count, scores).interval(draws)
+            low, high = correction_of(draws, count, scores).interval(draws)
             covered.append(low <= 0.8 <= high)
     assert 0.92 < np.mean(clustered) < 0.98
     if spread:  # patients differ: images drawn on their own make it too short
@@ -108,13 +108,13 @@ def test_of_few_patients_the_draws_vary_too_little(
     for study in range(500):
         scores = scores_of(generator, patients, 4, 0.1)
         draws = bootstrap([scores], names, study, draws=400)[0]
-        reach = reach_of(draws, patients, scores)
+        correction = correction_of(draws, patients, scores)
         for within, (low, high) in (
-            (covered, reach.interval(draws)),
+            (covered, correction.interval(draws)),
             (by_draws_alone, percentiles(draws)),
         ):
             within.append(low <= 0.8 <= high)
-        probable.append(reach.p_positive(draws - 0.8))
+        probable.append(correction.one_minus_p(draws - 0.8))
     assert at_least < np.mean(covered) < 0.98
     assert np.mean(by_draws_alone) < min(plain, np.mean(covered))
     assert 0.02 < np.mean(np.array(probable) > 0.95) < 0.08
@@ -133,8 +133,8 @@ def test_of_patients_with_few_and_many_images_the_interval_is_wider() -> None:
         scores = Scores.of(values + np.repeat(generator.normal(0, 0.1, 9), sizes))
         draws = bootstrap([scores], names.tolist(), study, draws=400)[0]
         for within, (low, high) in (
-            (covered, Reach.of(draws, sizes, [scores.by_seed()]).interval(draws)),
-            (as_if_equal, reach_of(draws, 9, scores).interval(draws)),
+            (covered, Correction.of(draws, sizes, [scores.by_seed()]).interval(draws)),
+            (as_if_equal, correction_of(draws, 9, scores).interval(draws)),
             (by_draws_alone, percentiles(draws)),
         ):
             within.append(low <= 0.8 <= high)
@@ -148,10 +148,10 @@ def test_of_one_source_the_degrees_are_one_fewer() -> None:
     images = generator.normal(0.8, 0.1, 12)
     one = Scores.of(images)
     draws = bootstrap([one], None, 0)[0]
-    assert reach_of(draws, 12, one).degrees == pytest.approx(11)
+    assert correction_of(draws, 12, one).degrees == pytest.approx(11)
     seeds = Scores.of(np.repeat([[0.7], [0.8], [0.9]], 500, axis=1))
     draws = bootstrap([seeds], None, 0)[0]
-    assert reach_of(draws, 500, seeds).degrees == pytest.approx(2, abs=0.1)
+    assert correction_of(draws, 500, seeds).degrees == pytest.approx(2, abs=0.1)
 
 
 def test_of_four_patients_an_interval_would_be_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_of_four_patients_an_interval_would_be_too_short(monkeypatch: pytest.Mon
     for study in range(500):
         scores = scores_of(generator, 4, 4, 0.1)
         draws = bootstrap([scores], names, study, draws=400)[0]
-        low, high = reach_of(draws, 4, scores).interval(draws)
+        low, high = correction_of(draws, 4, scores).interval(draws)
         covered.append(low <= 0.8 <= high)
     assert 0.8 < np.mean(covered) < 0.9
 
@@ -170,15 +170,15 @@ def test_of_four_patients_an_interval_would_be_too_short(monkeypatch: pytest.Mon
 def test_of_too_few_clusters_nothing_is_said() -> None:
     scores = Scores.of(np.random.default_rng(8).random((5, 4)))
     draws = bootstrap([scores], None, 0)[0]
-    reach = reach_of(draws, 4, scores)
-    assert np.isnan([*reach.interval(draws), reach.p_positive(draws)]).all()
+    correction = correction_of(draws, 4, scores)
+    assert np.isnan([*correction.interval(draws), correction.one_minus_p(draws)]).all()
 
 
 def test_seeds_are_drawn_too() -> None:
     """Where all images score alike, the interval is that of the seeds."""
     scores = Scores.of(np.repeat([[0.7], [0.8], [0.9]], 20, axis=1))
     draws = bootstrap([scores], None, 0)[0]
-    low, high = reach_of(draws, 20, scores).interval(draws)
+    low, high = correction_of(draws, 20, scores).interval(draws)
     assert low == pytest.approx(0.7, abs=0.04)
     assert high == pytest.approx(0.9, abs=0.04)
 
@@ -190,7 +190,7 @@ def test_differences_are_paired_over_images() -> None:
     other = Scores.of(np.tile(images - 0.01, (5, 1)))
     first, second = bootstrap([one, other], None, 0)
     assert first - second == pytest.approx(0.01)
-    assert reach_of(first - second, 60, one, other).p_positive(first - second) == 1
+    assert correction_of(first - second, 60, one, other).one_minus_p(first - second) == 1
     assert np.std(first) > 0.005
 
 
@@ -214,27 +214,29 @@ def test_what_is_not_among_the_images_has_no_value() -> None:
     nothing = Scores.of(np.zeros(6), np.zeros(6))
     assert np.isnan(nothing.mean())
     draws = bootstrap([nothing], None, 0)[0]
-    assert np.isnan(reach_of(draws, 6, nothing).interval(draws)).all()
+    assert np.isnan(correction_of(draws, 6, nothing).interval(draws)).all()
     some = Scores.of([1.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 0])  # in some draws it is missing
     draws = bootstrap([some], None, 0)[0]
-    assert np.isnan(draws).any() and reach_of(draws, 6, some).interval(draws) == (0, 1)
+    assert np.isnan(draws).any() and correction_of(draws, 6, some).interval(draws) == (0, 1)
 
 
 def test_how_probable_it_is_that_one_is_better() -> None:
     """Of draws that are normal it is the share above 0, but for the tails of t."""
     draws = np.random.default_rng(9).normal(0.1, 0.1, 100_000)
-    assert Reach(1e6).p_positive(draws) == pytest.approx(np.mean(draws > 0), abs=0.005)
-    assert 0.5 < Reach(3).p_positive(draws) < Reach(1e6).p_positive(draws) - 0.03
-    assert Reach(3).p_positive(-draws) == pytest.approx(1 - Reach(3).p_positive(draws))
+    assert Correction(1e6).one_minus_p(draws) == pytest.approx(np.mean(draws > 0), abs=0.005)
+    assert 0.5 < Correction(3).one_minus_p(draws) < Correction(1e6).one_minus_p(draws) - 0.03
+    assert Correction(3).one_minus_p(-draws) == pytest.approx(1 - Correction(3).one_minus_p(draws))
     for same, expected in ((0.0, 0.5), (0.1, 1.0), (-0.1, 0.0)):
-        assert Reach(3).p_positive(np.full(9, same)) == expected
+        assert Correction(3).one_minus_p(np.full(9, same)) == expected
 
 
 def test_draws_without_a_value_are_for_nobody() -> None:
     """As of a class that not every draw has an image of."""
-    reach = Reach(9)
-    assert reach.p_positive(np.array([0.1, np.nan, 0.2])) == reach.p_positive(np.array([0.1, 0.2]))
-    assert np.isnan(reach.p_positive(np.array([np.nan])))
+    correction = Correction(9)
+    assert correction.one_minus_p(np.array([0.1, np.nan, 0.2])) == correction.one_minus_p(
+        np.array([0.1, 0.2])
+    )
+    assert np.isnan(correction.one_minus_p(np.array([np.nan])))
 
 
 def test_the_expected_best_is_the_mean_over_all_subsets() -> None:
@@ -272,4 +274,4 @@ def test_values_all_alike_have_no_interval() -> None:
     assert not estimate([0.9965] * 5, 0.25).has_interval  # whose mean is rounded
     assert not estimate([0.5], 0.25).has_interval
     assert estimate([0.5, 0.6], 0.25).has_interval
-    assert np.isnan(Reach(9).interval(np.full(9, 0.5))).all()
+    assert np.isnan(Correction(9).interval(np.full(9, 0.5))).all()

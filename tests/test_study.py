@@ -11,8 +11,8 @@ from optuna.trial import TrialState
 from small_search import IDENTITY, REFERENCE, REPORT, SEARCHED, begin, run, storage
 
 from dl4ia.errors import InputError
-from dl4ia.search.objective import REDUCTION
-from dl4ia.search.study import Halving, open_study
+from dl4ia.search.halving import REDUCTION, Halving
+from dl4ia.search.study import open_study
 
 __all__ = ["storage"]  # a fixture
 

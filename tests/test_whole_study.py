@@ -24,7 +24,7 @@ from PIL import Image
 
 from dl4ia.command_line.flags import add_gland_flags, study_parser
 from dl4ia.data.gland_folder import GlandFolder
-from dl4ia.search.study import is_interrupted
+from dl4ia.search.trials import is_interrupted
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.tasks.segmentation import SegmentationTask

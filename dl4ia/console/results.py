@@ -30,8 +30,15 @@ from dl4ia.console.results_page import read_record, results_page
 from dl4ia.console.results_picture import draw_results
 from dl4ia.errors import InputError
 from dl4ia.report import findings
-from dl4ia.search.attributes import hidden, history_of
-from dl4ia.search.study import find_study, first_value, is_interrupted
+from dl4ia.search.study import find_study
+from dl4ia.search.trials import (
+    first_value,
+    hidden,
+    history_of,
+    is_interrupted,
+    seconds_of,
+    trial_of,
+)
 from dl4ia.selection.ablation import effects_of, estimate_of
 from dl4ia.selection.finalists import Selection, completed_since
 from dl4ia.selection.repeats import repeat_environments
@@ -59,7 +66,7 @@ def write_results(name: str, storage: str, folder: Path) -> list[Path]:
             f"study {name!r}: has no winner; expected a study that has ended with one: run its "
             "command again (of several objectives with --knee)"
         )
-    chosen = study.get_trials(deepcopy=False)[number]
+    chosen = trial_of(study, number)
     selection = _selection(study, chosen)
     frames = {
         "trials": _trials(study),
@@ -232,7 +239,7 @@ def _record(
         "start": min(starts).isoformat(timespec="seconds"),
         "end": max(ends).isoformat(timespec="seconds"),
         "trials": findings.states(study),
-        "trial_seconds": sum(sum(history_of(trial).get("seconds", [])) for trial in trials),
+        "trial_seconds": sum(seconds_of(trial) for trial in trials),
         "winner": chosen.number,
         "winner_model": findings.describe(chosen),
         "weights": chosen.user_attrs["weights"],

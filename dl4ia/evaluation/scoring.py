@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dl4ia.data.dataset import Dataset
-from dl4ia.statistics import Reach, Scores, bootstrap, difference, interval_of_unanimous
+from dl4ia.statistics import Correction, Scores, bootstrap, difference, interval_of_unanimous
 from dl4ia.tasks.task import Task
 from dl4ia.training.precision import exactly
 
@@ -77,7 +77,7 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
         by_seed = scored.single[name].by_seed()
         found |= _with_spread(f"test_{name}", by_seed)
         sizes = _sizes(scored.single[name], groups)
-        low, high = Reach.of(draws[number], sizes, [by_seed]).interval(draws[number])
+        low, high = Correction.of(draws[number], sizes, [by_seed]).interval(draws[number])
         if _are_unanimous(scored.single[name]) and name not in LOWER_IS_BETTER:
             low, high = interval_of_unanimous(float(by_seed[0]), sizes)
         found |= {f"test_{name}_low": low, f"test_{name}_high": high}
@@ -88,9 +88,11 @@ def summary(scored: Scored, other: Scored | None, groups: Sequence[str] | None) 
             its_by_seed = other.single[name].by_seed()
             found |= _with_spread(f"report_{name}", its_by_seed)
             differences = difference(draws[number], draws[len(names) + number])
-            reach = Reach.of(differences, sizes, [by_seed, its_by_seed])
-            low, high = reach.interval(differences)
-            better = reach.p_positive(-differences if name in LOWER_IS_BETTER else differences)
+            correction = Correction.of(differences, sizes, [by_seed, its_by_seed])
+            low, high = correction.interval(differences)
+            better = correction.one_minus_p(
+                -differences if name in LOWER_IS_BETTER else differences
+            )
             if _are_unanimous(scored.single[name]) or _are_unanimous(other.single[name]):
                 low = high = better = np.nan  # draws know nothing of how that side varies
             found |= {

@@ -39,7 +39,9 @@ def make_normalization(kind: str, channels: int) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if kind == "group":
         return nn.GroupNorm(max(1, min(8, channels // 4)), channels)
-    return nn.Identity()
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"normalization {kind!r}: expected none, batch or group")
 
 
 def convolution(inputs: int, outputs: int, normalization: str) -> nn.Sequential:
@@ -119,8 +121,10 @@ def initialize(network: nn.Module, kind: str) -> None:
                 deviation, bias = 0.1, 0.1
             elif kind == "report_dense":
                 deviation, bias = 0.01, 1 / len(layer.bias)
-            else:
+            elif kind == "he":
                 deviation, bias = math.sqrt(2 / _inputs(layer)), 0.0
+            else:
+                raise ValueError(f"initialization {kind!r}: expected report, report_dense or he")
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.constant_(layer.bias, bias)
 

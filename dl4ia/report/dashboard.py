@@ -20,7 +20,7 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.errors import first_line
 from dl4ia.report import findings
 from dl4ia.report.notes import study_note, trial_note
-from dl4ia.search.study import ended_trials
+from dl4ia.search.trials import ended_trials
 from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from dl4ia.report.findings import between, describe
 from dl4ia.report.style import ACCENT, GREY, REPORT, value_range
-from dl4ia.search.study import first_value
+from dl4ia.search.trials import first_value
 from dl4ia.selection.ablation import effects_of, estimate_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.statistics import Estimate

@@ -7,9 +7,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_code
-from dl4ia.search.attributes import history_of
 from dl4ia.search.pareto import knee_point
-from dl4ia.search.study import first_value, is_interrupted, is_skipped
+from dl4ia.search.trials import first_value, history_of, is_interrupted, is_skipped, trial_of
 from dl4ia.selection.ablation import Effect, effects_of, estimate_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.ranking import ranked_trials
@@ -80,7 +79,7 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
         said += ", rather too much, for it was given up when it was low"
     report, shared = selection.report_model, selection.shared_optimism
     if report is not None and shared is not None:
-        name = describe(study.get_trials(deepcopy=False)[report])
+        name = describe(trial_of(study, report))
         count, mine, its, error = shared
         beside = f"{name}, which was not picked from so many, has {its:+.4f}"
         if count < len(best.values):

@@ -10,9 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.environment import describe_code
 from dl4ia.markdown import code, plain, table
 from dl4ia.report import findings
-from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.pareto import pareto_front
-from dl4ia.search.study import first_value
+from dl4ia.search.trials import first_value, hidden, history_of
 from dl4ia.search_space import space_table
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.ranking import ranked_trials

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from dl4ia.report import terminal
-from dl4ia.search.study import ended_trials, finished_trials
+from dl4ia.search.trials import ended_trials, finished_trials
 from dl4ia.selection.ranking import best_value
 
 

@@ -10,9 +10,16 @@ from optuna.trial import FrozenTrial, TrialState
 from dl4ia.environment import describe_code
 from dl4ia.report import figures, findings, html
 from dl4ia.report.style import value_range
-from dl4ia.search.attributes import hidden, history_of
 from dl4ia.search.pareto import pareto_front
-from dl4ia.search.study import RANDOM_TRIALS, ended_trials, first_value, is_interrupted
+from dl4ia.search.study import RANDOM_TRIALS
+from dl4ia.search.trials import (
+    ended_trials,
+    first_value,
+    hidden,
+    history_of,
+    is_interrupted,
+    trial_of,
+)
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
@@ -35,7 +42,7 @@ def write_study_page(
 ) -> None:
     """Everything that a finished study has to say. commands: how to make it again."""
     winner = findings.scored_winner(study, selection)
-    trial = study.get_trials(deepcopy=False)[selection.winner]
+    trial = trial_of(study, selection.winner)
     openings = findings.openings(study.user_attrs.get("test_openings", ()))
     parts = [
         figures.scripts(),
@@ -61,7 +68,7 @@ def write_study_page(
 
 
 def _name(study: optuna.Study, number: int) -> str:
-    return findings.describe(study.get_trials(deepcopy=False)[number])
+    return findings.describe(trial_of(study, number))
 
 
 def _headline(
@@ -77,7 +84,7 @@ def _headline(
             )
         )
     elif winner is None:
-        trial = study.get_trials(deepcopy=False)[selection.winner]
+        trial = trial_of(study, selection.winner)
         tiles.append(
             (
                 f"{first_value(trial):.4f}",

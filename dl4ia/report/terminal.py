@@ -13,9 +13,8 @@ from tqdm import tqdm
 from dl4ia.addresses import hide_password
 from dl4ia.environment import describe_code
 from dl4ia.report import findings
-from dl4ia.search.attributes import history_of
 from dl4ia.search.pareto import knee_point, pareto_front
-from dl4ia.search.study import finished_trials, first_value
+from dl4ia.search.trials import finished_trials, first_value, history_of, trial_of
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
@@ -89,7 +88,7 @@ def summary(
 ) -> str:
     """The whole summary of a study that has a winner."""
     winner = findings.scored_winner(study, selection)
-    trial = study.get_trials(deepcopy=False)[selection.winner]
+    trial = trial_of(study, selection.winner)
     lines = [
         "",
         f"Study {study.study_name}: {findings.states(study)}",
@@ -207,7 +206,7 @@ def _test_lines(
         for name, label, value in findings.ensembles(winner, metric)
     ]
     if winner["compared_with"] is not None:
-        other = study.get_trials(deepcopy=False)[winner["compared_with"]]
+        other = trial_of(study, winner["compared_with"])
         lines.append(
             f"Against {findings.describe(other)}, {findings.reports_best(selection, winner)}, "
             f"retrained the same way (paired over {over})"

@@ -20,7 +20,7 @@ from dl4ia.environment import describe_process, is_alive, is_dead, this_process
 from dl4ia.errors import InputError, TrialFailure
 from dl4ia.search.objective import Objective
 from dl4ia.search.storage import patiently
-from dl4ia.search.study import counts, finished_trials, is_interrupted, is_skipped
+from dl4ia.search.trials import counts, finished_trials, is_interrupted, is_skipped
 from dl4ia.search.turns import TurnLost, Turns
 
 MOST_ATTEMPTS = 3  # of a point whose process dies; it may be the point that kills it

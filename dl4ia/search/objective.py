@@ -20,7 +20,8 @@ from dl4ia.data.dataset import Dataset
 from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
 from dl4ia.models.layers import weight_count
-from dl4ia.search.attributes import hide
+from dl4ia.search.halving import rung
+from dl4ia.search.trials import hide
 from dl4ia.search_space import Space, sample, settings_of
 from dl4ia.tasks.task import Task
 from dl4ia.training.augmentation import AugmentationSettings
@@ -28,8 +29,6 @@ from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import exactly, training_precision
 from dl4ia.training.usage import Usage, give_memory_back
-
-REDUCTION = 4  # of the trials that go beyond a quarter of the epochs, a quarter go to the end
 
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
 
@@ -179,11 +178,6 @@ class Objective:
             if decides and not is_named and trial.should_prune():
                 raise optuna.TrialPruned(f"in epoch {epoch}")
         return history[-1][f"val_{self.task.metric}"]
-
-
-def rung(epochs: int) -> int:
-    """The one epoch after which a trial of so many is pruned or goes on to its end."""
-    return epochs // REDUCTION + 1
 
 
 def _mean_over_folds(folds: Sequence[Result], sizes: Sequence[int]) -> Result:

@@ -7,8 +7,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.markdown import plain
-from dl4ia.search.attributes import hidden, history_of
-from dl4ia.search.study import Identity, is_interrupted
+from dl4ia.search.study import Identity
+from dl4ia.search.trials import hidden, history_of, is_interrupted
 from dl4ia.text import plural
 from dl4ia.tracking.runs import DatasetRecord, RunRecord, Status
 

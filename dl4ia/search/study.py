@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import optuna
-from optuna.samplers._tpe.sampler import default_gamma, default_gamma_multiobjective
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.addresses import check_has_study, exists, hide_password
 from dl4ia.errors import InputError
-from dl4ia.search.objective import REDUCTION, derive_seed, rung
+from dl4ia.search.halving import Halving, rung
+from dl4ia.search.sampler import Sampler
 from dl4ia.search.storage import open_storage
+from dl4ia.search.trials import counts
 from dl4ia.search_space import Point, SpaceModule, check_point
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
@@ -42,64 +41,6 @@ class Identity:
     split_by: str = "image"
     objectives: str = ""  # of several: their names, with commas between
     most_weights: int | None = None
-
-
-class Sampler(optuna.samplers.TPESampler):
-    """Optuna's TPE with a random stream of its own for each trial.
-
-    One stream would begin again on every start, and in every process, and repeat its first trials.
-    It begins to model after `startup_trials`, and takes the best tenth of them for good, as Optuna
-    does; among neither a point counts that was skipped.
-    """
-
-    def __init__(self, seed: int, startup_trials: int) -> None:
-        super().__init__(n_startup_trials=startup_trials)
-        self._study_seed, self._startup_trials = seed, startup_trials
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Called by Optuna before it samples anything for `trial`."""
-        # Not for a finished one, which the dashboard's notes make a `Trial` of in the meantime.
-        if trial.state == TrialState.RUNNING:
-            seed = derive_seed(self._study_seed, "sampler", trial.number)
-            self._rng.rng.seed(seed)
-            self._random_sampler._rng.rng.seed(seed)
-            # They ended as pruned ones, which Optuna's counts take for trials.
-            known = study._get_trials(deepcopy=False, use_cache=True)  # as the sampler reads them
-            skipped = [each for each in known if is_skipped(each)]
-            drawn = sum("point" not in each.user_attrs for each in skipped)
-            self._n_startup_trials = self._startup_trials + drawn
-            good = default_gamma if len(study.directions) == 1 else default_gamma_multiobjective
-            self._gamma = lambda ended: good(max(1, ended - len(skipped)))
-        super().before_trial(study, trial)
-
-
-class Halving(optuna.pruners.BasePruner):
-    """Asynchronous successive halving (Li et al. 2020) with one rung, deciding as Optuna's does.
-
-    Of the trials that have come to epoch `rung`, the best one in REDUCTION go on; until there are
-    so many, the best one. A trial that was cut off does not compete, as it would in Optuna's: its
-    point is trained again, from the same seed, and would have its own ghost beside it. Nor do named
-    points, which are trained to the end whatever comes.
-    """
-
-    def __init__(self, rung: int) -> None:
-        self._rung = rung
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether `trial` is to end here: where it has come no further than the rung, and lost."""
-        if trial.last_step != self._rung:
-            return False
-        value = trial.intermediate_values[self._rung]
-        others = [
-            other.intermediate_values[self._rung]
-            for other in study.get_trials(deepcopy=False)
-            if self._rung in other.intermediate_values
-            and other.number != trial.number
-            and "point" not in other.user_attrs
-            and not is_interrupted(other)
-        ]
-        places = max(1, (len(others) + 1) // REDUCTION)
-        return sum(other > value for other in others) >= places
 
 
 def find_study(url: str, name: str) -> optuna.Study:
@@ -221,40 +162,3 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
             f"study {name!r} is another one: {'; '.join(differences)}; "
             "give another --study-name, or the same data and flags"
         )
-
-
-def is_interrupted(trial: FrozenTrial) -> bool:
-    """Whether the trial was cut off: it says nothing of its point, and does not count."""
-    return trial.state == TrialState.FAIL and "failure" not in trial.user_attrs
-
-
-def has_died(trial: FrozenTrial) -> bool:
-    """Whether its process died, for the last time or not: no sign that trials get anywhere."""
-    return not {"interrupted", "crashed"}.isdisjoint(trial.user_attrs)
-
-
-def first_value(trial: FrozenTrial) -> float:
-    """A completed trial's validation metric, of several objectives the first."""
-    values: list[float] = trial.values
-    return values[0]
-
-
-def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count towards `--trials`: completed, pruned, or failed for a reason."""
-    return [trial for trial in study.get_trials(deepcopy=False) if counts(trial)]
-
-
-def counts(trial: FrozenTrial) -> bool:
-    """Whether it is one of `finished_trials`."""
-    return trial.state in FINISHED and not is_interrupted(trial) and not is_skipped(trial)
-
-
-def is_skipped(trial: FrozenTrial) -> bool:
-    """Whether its point was never trained, for it has more weights than the study is to have."""
-    return "skipped" in trial.user_attrs
-
-
-def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """All that were trained, to whatever end: those that count, and the interrupted."""
-    ended = study.get_trials(deepcopy=False, states=FINISHED)
-    return [trial for trial in ended if not is_skipped(trial)]

@@ -14,10 +14,10 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
-from dl4ia.search.study import first_value
+from dl4ia.search.trials import first_value
 from dl4ia.selection.ranking import best_report_model, ranked_trials
 from dl4ia.selection.repeats import Repeats
-from dl4ia.statistics import Estimate, estimate, p_positive
+from dl4ia.statistics import Estimate, estimate, one_sided_p
 
 FAILED = "failed"  # how it begins why a finalist was given up that could not be trained
 STOP_BELOW = 0.05  # p of the one-sided paired test against the leader
@@ -191,7 +191,7 @@ def select(
                 differences = np.subtract(values[leader], values[other]).tolist()
                 if (
                     other != leader
-                    and p_positive(differences, repeats.held_out, repeats.step) < STOP_BELOW
+                    and one_sided_p(differences, repeats.held_out, repeats.step) < STOP_BELOW
                 ):
                     given_up[other] = f"below the leader after {number + 1} repeats"
                     below[other] = leader

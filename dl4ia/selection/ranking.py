@@ -4,7 +4,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.errors import InputError
-from dl4ia.search.study import first_value
+from dl4ia.search.trials import first_value
 
 
 def ranked_trials(study: optuna.Study) -> list[FrozenTrial]:

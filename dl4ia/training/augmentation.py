@@ -20,6 +20,7 @@ LARGEST_SHIFT = 0.1  # of the side
 ELASTIC_DEVIATION = 0.048  # of the side at the control points; 0.04 between them
 ELASTIC_STREAM = 0xE1A57  # turns a training's seed into that of another stream
 LARGEST_GAIN, LARGEST_OFFSET = 0.3, 0.1  # of a stain's intensity
+QUARTER_TURNS = "flips_and_quarter_turns"
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,16 @@ class AugmentationSettings:
     elastic: float = 0.0
     stain_jitter: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.augmentation not in ("none", QUARTER_TURNS):
+            raise ValueError(
+                f"augmentation {self.augmentation!r}: expected none or {QUARTER_TURNS}"
+            )
+
     @property
     def warps(self) -> bool:
         """Whether pixels move."""
-        turned = self.augmentation == "flips_and_quarter_turns"
+        turned = self.augmentation == QUARTER_TURNS
         return turned or max(self.shift, self.affine, self.elastic) > 0
 
 
@@ -126,7 +133,7 @@ class Augmenter:
         """(B, H, W, 2) places to sample from, x then y, in [-1, 1] across the image."""
         numbers = self.numbers[rows]  # (B, NUMBERS)
         places, sides = self._places, self._sides
-        if self.settings.augmentation == "flips_and_quarter_turns":
+        if self.settings.augmentation == QUARTER_TURNS:
             signs = torch.where(numbers[:, None, None, :2] > 0, 1.0, -1.0)
             turned = (numbers[:, 2] > 0)[:, None, None, None]
             places = signs * torch.where(turned, places.flip(-1), places)

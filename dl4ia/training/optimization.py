@@ -20,8 +20,12 @@ def make_optimizer(
         return torch.optim.Adam(weights, learning_rate, weight_decay=weight_decay, fused=True)
     if name == "adamw":
         return torch.optim.AdamW(weights, learning_rate, weight_decay=weight_decay, fused=True)
-    momentum = {"momentum": MOMENTUM, "sgd": 0.0}[name]
-    return torch.optim.SGD(weights, learning_rate, momentum, weight_decay=weight_decay, fused=True)
+    if name in ("momentum", "sgd"):
+        momentum = MOMENTUM if name == "momentum" else 0.0
+        return torch.optim.SGD(
+            weights, learning_rate, momentum, weight_decay=weight_decay, fused=True
+        )
+    raise ValueError(f"optimizer {name!r}: expected adam, adamw, momentum or sgd")
 
 
 def schedule_factor(name: str, step: int, total: int) -> float:

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from dl4ia.errors import TrialFailure
-from dl4ia.search.attributes import history_of
+from dl4ia.search.trials import seconds_of
 from dl4ia.selection.ranking import ranked_trials
 from dl4ia.session import Session
 from dl4ia.text import plural
@@ -94,7 +94,7 @@ def _is_worth_it(session: Session, jobs: int, count: int) -> bool:
     if session.arguments.workers:
         return True
     completed = ranked_trials(session.study)
-    seconds = [sum(history_of(trial).get("seconds", [])) for trial in completed]
+    seconds = [seconds_of(trial) for trial in completed]
     return bool(seconds) and (jobs - jobs / count) * median(seconds) > START_UP
 
 

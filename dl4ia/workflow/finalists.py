@@ -14,6 +14,7 @@ from dl4ia.models.layers import weight_count
 from dl4ia.report.findings import describe
 from dl4ia.report.terminal import epoch_bar
 from dl4ia.search.pareto import knee_point, pareto_front
+from dl4ia.search.trials import trial_of
 from dl4ia.search_space import Point, defaults_of
 from dl4ia.selection.ablation import (
     ablate,
@@ -85,7 +86,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
         _tell_left_out(session, selection)
         return
     label, baseline = f"trial {selection.winner}", session.searched.BASELINE
-    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    winner = trial_of(session.study, selection.winner).params
     turned = _turned_back(session, winner)
     wanted = {name: turned[name] for name in _wanted(session, turned)}
     repeats = _repeats(session, _of_ablation(session))
@@ -137,7 +138,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
 
 def ablation_is_done(session: Session, selection: Selection) -> bool:
     """Whether the study has the effects of this winner's choices over as many repeats."""
-    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    winner = trial_of(session.study, selection.winner).params
     turned = _turned_back(session, winner)
     names = _wanted(session, turned)
     if turned and not names:
@@ -174,7 +175,7 @@ def _all_turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, P
 
 def _tell_left_out(session: Session, selection: Selection) -> None:
     """Which of the choices that the user asked for are not turned back, and why."""
-    winner = session.study.get_trials(deepcopy=False)[selection.winner].params
+    winner = trial_of(session.study, selection.winner).params
     turned = _turned_back(session, winner)
     asked = session.arguments.ablate
     for name in _all_turned_back(session, winner) if asked == ALL else asked:

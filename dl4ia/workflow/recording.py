@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial
 from dl4ia.errors import TrackingError
 from dl4ia.report.notes import ending
 from dl4ia.search.records import repeat_record, study_record, trial_record
-from dl4ia.search.study import Identity, ended_trials
+from dl4ia.search.study import Identity
+from dl4ia.search.trials import ended_trials
 from dl4ia.search.turns import TurnLost
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.tracking.runs import DatasetRecord

@@ -15,7 +15,7 @@ from dl4ia.environment import describe_code
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.evaluation.retraining import Retrainer, Retraining, retraining_seed
 from dl4ia.report.terminal import epoch_bar
-from dl4ia.search.attributes import history_of
+from dl4ia.search.trials import history_of, trial_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
@@ -79,14 +79,14 @@ def train_missing(session: Session, selection: Selection) -> None:
 
 def train_retraining(session: Session, job: Job) -> None:
     """In a worker."""
-    point = session.study.get_trials(deepcopy=False)[job["trial"]].params
+    point = trial_of(session.study, job["trial"]).params
     epochs = session.retraining_epochs
     _retrainer(session, job["trial"], point, job["seed"], epochs).train(lambda: None)
 
 
 def train_validation(session: Session, job: Job) -> None:
     """In a worker."""
-    _validate(session, session.study.get_trials(deepcopy=False)[job["trial"]], lambda: None)
+    _validate(session, trial_of(session.study, job["trial"]), lambda: None)
 
 
 def retrain_report_model(session: Session, selection: Selection) -> list[Retraining]:
@@ -94,7 +94,7 @@ def retrain_report_model(session: Session, selection: Selection) -> list[Retrain
     number = selection.report_model
     if number is None or number == selection.winner:
         return []
-    point = session.study.get_trials(deepcopy=False)[number].params
+    point = trial_of(session.study, number).params
     seeds, epochs = session.arguments.seeds, session.retraining_epochs
     try:
         return retrain(session, number, point, seeds, epochs)

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 from dl4ia.report import dashboard
 from dl4ia.report.progress import Progress
 from dl4ia.search.loop import search
-from dl4ia.search.study import has_died
+from dl4ia.search.trials import has_died
 from dl4ia.session import Session
 from dl4ia.workers.cluster import RayWorkers
 from dl4ia.workers.processes import Workers

@@ -15,7 +15,7 @@ from dl4ia.report import dashboard, terminal
 from dl4ia.report.findings import describe
 from dl4ia.report.notes import study_description
 from dl4ia.search.pareto import pareto_front
-from dl4ia.search.study import ended_trials, finished_trials
+from dl4ia.search.trials import ended_trials, finished_trials
 from dl4ia.search.turns import KEEP, TurnLost
 from dl4ia.search_space import SpaceModule
 from dl4ia.selection.finalists import Selection

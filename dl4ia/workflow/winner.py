@@ -17,6 +17,7 @@ from dl4ia.evaluation.retraining import Retraining
 from dl4ia.evaluation.scoring import score, summary, table
 from dl4ia.report.findings import interval
 from dl4ia.search.records import winner_record
+from dl4ia.search.trials import trial_of
 from dl4ia.search.turns import KEEP
 from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
@@ -58,7 +59,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     if winner_is_scored(session, selection):
         _bring_up_to_date(session, selection)
         return
-    trial = study.get_trials(deepcopy=False)[selection.winner]
+    trial = trial_of(study, selection.winner)
     start = datetime.now()
     train_missing(session, selection)
     history = validation_history(session, trial)
