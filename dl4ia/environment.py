@@ -51,6 +51,7 @@ def git_state(folder: Path = Path(__file__).parent) -> dict[str, str]:
     """commit (40 digits, or "unknown" outside a checkout) and dirty ("True" with changes).
 
     A file that git does not know is a change where it is Python; a log beside the code is none.
+    A virtual environment within a checkout is none of it.
     """
 
     def git(*words: str) -> str:
@@ -59,6 +60,7 @@ def git_state(folder: Path = Path(__file__).parent) -> dict[str, str]:
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", ".")  # fails where it knows no file in the folder
         changed = git("status", "--porcelain", "--untracked-files=no")
         unknown = git("ls-files", "--others", "--exclude-standard", ":(top)*.py")
         return {"commit": git("rev-parse", "HEAD"), "dirty": str(bool(changed or unknown))}

@@ -440,3 +440,22 @@ def test_contents_are_described_by_their_kinds(tmp_path: Path) -> None:
     assert describe_contents(tmp_path) == "12 text files, 1 file, folder 'train'"
     (tmp_path / "a.csv").touch()
     assert describe_contents(tmp_path) == "12 text files, 1 file, 1 .csv file, …"
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif"])
+def test_formats_of_the_web_are_read_too(folder: Path, cache: Path, suffix: str) -> None:
+    expected = ClassFolder(folder, cache).train().fingerprint()
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(suffix), lossless=True)
+        path.unlink()
+    assert ClassFolder(folder, cache).train().fingerprint() == expected
+
+
+def test_images_below_a_class_are_not_passed_over(folder: Path, cache: Path) -> None:
+    within = folder / "Train" / "2" / "later"
+    within.mkdir()
+    (within / "notes.txt").touch()
+    assert ClassFolder(folder, cache).training_images == 18
+    save(within / "00099.png", grey(99))
+    with pytest.raises(InputError, match=r"Train/2/later: a folder of images within class '2'"):
+        ClassFolder(folder, cache)

@@ -533,3 +533,28 @@ def test_the_courses_images_are_moved_onto_their_labels() -> None:
 
 def test_other_images_stay_where_they_are(folder: Path) -> None:
     assert GlandFolder(folder).image_shift == 0.0
+
+
+def test_a_constant_channel_stays_small_where_augmentation_changes_it(folder: Path) -> None:
+    """Green and blue of a red stain saved as colours: else a tenth would be a hundred."""
+
+    def red(number: int) -> Pixels:
+        return colours(number) * np.array([1, 0, 0], np.uint8)
+
+    train = GlandFolder(make_folder(folder.parent / "Red", red), "rgb").train()
+    mean, deviation = train.channel_statistics
+    assert mean[1:] == [0, 0] and deviation[1:] == [1, 1] and 0.2 < deviation[0] < 0.4
+
+
+def test_an_image_that_is_not_shifted_is_not_copied() -> None:
+    images = torch.rand(2, 1, 4, 4)
+    assert shift_images(images, 0.0) is images
+
+
+def test_numbers_with_gaps_are_refused_with_a_way_out(folder: Path) -> None:
+    """As patches of a numbered mask have them."""
+    numbered = gland(1) // 255
+    numbered[10:14, 12:20] = 3
+    save(folder / "Train/label_01.png", numbered)
+    with pytest.raises(InputError, match=r"values 0, 1, 3;.*: renumber them, or save 0 and 255"):
+        GlandFolder(folder).train()

@@ -259,3 +259,14 @@ def test_the_courses_images_come_out(tmp_path: Path) -> None:
             for file in (path, course)
         )
         assert 2 * (label & known).sum() / (label.sum() + known.sum()) > 0.95
+
+
+def test_names_may_be_padded_with_zeros(release: Path, tmp_path: Path) -> None:
+    expected = prepared(release, tmp_path / "as it is")
+    for path in sorted(release.rglob("*.bmp")):
+        path.rename(path.with_name(path.name.replace("_", "_0", 1)))
+    next(release.rglob("Grade.csv")).unlink()
+    assert prepared(release, tmp_path / "out") == expected
+    for path in sorted((tmp_path / "as it is").rglob("*.png")):
+        other = tmp_path / "out" / path.relative_to(tmp_path / "as it is")
+        assert other.read_bytes() == path.read_bytes()

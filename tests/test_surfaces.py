@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from torch import Tensor
 
 from dl4ia.metrics.surfaces import hausdorff_95, surface_dice
@@ -45,3 +47,15 @@ def test_labels_of_255_are_gland_too() -> None:
     masks = square(10, 10)[None], square(11, 11)[None]
     expected = surface_dice(*masks, 1.0)
     assert torch.equal(surface_dice(masks[0] * 255, masks[1] * 255, 1.0), expected)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_they_are_what_monai_says_of_two_classes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predictions, labels = (torch.rand(2, 3, 24, 20, generator=generator) > 0.6).long()
+    classes = [F.one_hot(masks, 2).permute(0, 3, 1, 2) for masks in (predictions, labels)]
+    assert torch.equal(
+        surface_dice(predictions, labels, 1.0), compute_surface_dice(*classes, [1.0])[:, 0].double()
+    )
+    distances = compute_hausdorff_distance(*classes, percentile=95)[:, 0].double()
+    assert torch.equal(hausdorff_95(predictions, labels), distances)

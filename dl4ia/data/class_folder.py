@@ -104,6 +104,7 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
                 and not path.name.startswith(".")
                 and not path.is_dir()
             )
+            _check_subfolders(place)
             for path in found[place.name]:
                 check_name(path)
                 if not path.is_file():
@@ -119,6 +120,18 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
             "<class>/ folders, each with the images of its class"
         )
     return found
+
+
+def _check_subfolders(place: Path) -> None:
+    """Refuse images a level below those of a class, which would be passed over without a word."""
+    for folder in sorted(place.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+            if images:
+                raise InputError(
+                    f"{folder}: a folder of images within class {place.name!r}; expected the "
+                    "images beside it: move them there, or out of the class"
+                )
 
 
 def _check_classes(folder: Path, found: dict[str, dict[str, list[Path]]]) -> None:

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+CONSTANT = 1e-3  # standard deviation below which a channel says nothing; an 8-bit step is 0.004
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -49,10 +51,13 @@ class Dataset:
 
     @cached_property  # each of a split's trainings asks
     def channel_statistics(self) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each channel over all images and pixels."""
+        """Mean and standard deviation of each channel over all images and pixels.
+
+        1 for the deviation of a constant channel: augmentation may change it, by little then.
+        """
         mean = self.images.mean((0, 2, 3))
-        deviation = self.images.std((0, 2, 3)).clamp(min=1e-3)  # a channel may be constant
-        return mean.tolist(), deviation.tolist()
+        deviation = self.images.std((0, 2, 3))
+        return mean.tolist(), deviation.where(deviation >= CONSTANT, 1.0).tolist()
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of what a network is shown: pixels, labels and their order."""

@@ -89,7 +89,7 @@ class GlandFolder:
         for (image, label), pixels, numbers in zip(pairs, images, labels, strict=True):
             for file, found in ((image, pixels.shape[:2]), (label, numbers.shape)):
                 _check_size(file, found, first, size)
-        stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255  # (N, C, H, W)
+        stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()  # (N, C, H, W)
         masks = np.stack([numbers != 0 for numbers in labels])  # (N, H, W)
         if part == "Train" and masks.all() == masks.any():
             missing, value = ("background", "0") if masks.all() else ("object", "another value")
@@ -102,7 +102,7 @@ class GlandFolder:
             instances = _numbered_in(labels)
         names = _names(pairs)
         return Dataset(
-            images=shift_images(stack, self.image_shift).contiguous(),
+            images=shift_images(stack.div_(255), self.image_shift).contiguous(),
             labels=torch.from_numpy(masks).long(),
             names=names,
             groups=read_patients(self.folder, part, names),
@@ -122,6 +122,8 @@ def shift_images(images: torch.Tensor, shift: float) -> torch.Tensor:
 
     new[i] = (1 - shift) old[i] + shift old[i - 1] along both axes; the edge is repeated.
     """
+    if shift == 0:
+        return images
     for axis in (2, 3):
         before = torch.cat([images.narrow(axis, 0, 1), images], axis)
         before = before.narrow(axis, 0, images.shape[axis])
@@ -180,10 +182,11 @@ def _read_label(path: Path) -> np.ndarray:
     if values[0] < 0:
         raise InputError(f"{path}: value {values[0]}; expected 0 (background) and larger ones")
     if len(glands) > 1 and glands != list(range(1, len(glands) + 1)):
-        jpeg = ": save it as PNG" if path.suffix.lower() in (".jpg", ".jpeg") else ""
+        is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+        advice = "save it as PNG" if is_jpeg else "renumber them, or save 0 and 255"
         raise InputError(
             f"{path}: values {', '.join(map(str, values[:5]))}{', …' if len(values) > 5 else ''}; "
-            f"expected 0 (background) and one other (gland), or glands numbered 1, 2, …{jpeg}"
+            f"expected 0 (background) and one other (gland), or glands numbered 1, 2, …: {advice}"
         )
     return pixels
 

@@ -156,13 +156,12 @@ def _is_ours(name: str) -> bool:
 def _images(release: Release, sources: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     """(name, number) of the images of these parts, in order; each has its label."""
     for source in sources:
-        numbers = sorted(
-            int(match[2])
+        found = sorted(
+            (int(match[2]), match[0].removesuffix(".bmp"))
             for match in map(NAME.fullmatch, release.files)
             if match and match[1] == source
         )
-        for number in numbers:
-            name = f"{source}_{number}"
+        for number, name in found:
             if f"{name}_anno.bmp" not in release.files:
                 raise InputError(
                     f"{release.files[f'{name}.bmp']}: its label is missing; expected "

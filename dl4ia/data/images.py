@@ -14,7 +14,8 @@ from dl4ia.errors import InputError
 
 # By content, whatever the file's name says. Not EPS: Pillow would have Ghostscript run it.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")  # what folders are searched for
+# What folders are searched for.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 MOST_PIXELS = 89_478_485  # Pillow's own limit, above which it warns of a decompression bomb
 
 

@@ -6,7 +6,6 @@ Importing MONAI takes 5 s: it is done where it is needed.
 import warnings
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -29,7 +28,9 @@ def surface_dice(predictions: Tensor, labels: Tensor, tolerance: float) -> Tenso
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # empty masks: their NaN is dealt with here
-        scores = compute_surface_dice(_one_hot(predictions), _one_hot(labels), [tolerance])
+        scores = compute_surface_dice(
+            _one_channel(predictions), _one_channel(labels), [tolerance], include_background=True
+        )
     return _with_empty_masks(scores[:, 0], predictions, labels, agreed=1.0, missed=0.0)
 
 
@@ -44,14 +45,15 @@ def hausdorff_95(predictions: Tensor, labels: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         distances = compute_hausdorff_distance(
-            _one_hot(predictions), _one_hot(labels), percentile=95
+            _one_channel(predictions), _one_channel(labels), include_background=True, percentile=95
         )
     diagonal = float(torch.tensor(labels.shape[1:]).double().norm())
     return _with_empty_masks(distances[:, 0], predictions, labels, agreed=0.0, missed=diagonal)
 
 
-def _one_hot(masks: Tensor) -> Tensor:
-    return F.one_hot((masks != 0).long(), 2).permute(0, 3, 1, 2)  # (N, 2, H, W)
+def _one_channel(masks: Tensor) -> Tensor:
+    """As MONAI takes them: glands alone, which to it are a background that is included."""
+    return (masks != 0)[:, None]  # (N, 1, H, W)
 
 
 def _with_empty_masks(

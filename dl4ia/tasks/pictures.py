@@ -194,8 +194,8 @@ def draw_segmentations(dataset: Dataset, predictions: Tensor, folder: Path) -> l
             axes.set_title(name, fontsize=10)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_color("0.7")  # a white mask needs its edge
-        place = "as in the report" if title == "image_05" else f"{title} of {len(dataset)}"
-        figure.suptitle(f"{_as_it_is(dataset.names[index])} ({place}): Dice {dice[index]:.3f}")
+        place = "" if title == "image_05" else f" ({title} of {len(dataset)})"
+        figure.suptitle(f"{_as_it_is(dataset.names[index])}{place}: Dice {dice[index]:.3f}")
         files.append(folder / f"test_{title}.png")
         figure.savefig(files[-1], dpi=100)
         plt.close(figure)

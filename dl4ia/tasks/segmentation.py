@@ -115,7 +115,7 @@ class SegmentationTask:
     def draw(
         self, model: nn.Module, test: Dataset, device: torch.device, folder: Path
     ) -> list[Path]:
-        """Input, prediction and label of image 05, the worst and the best, as PNG files."""
+        """Input, prediction and label of image 05, the worst, median and best, as PNG files."""
         from dl4ia.tasks.pictures import draw_segmentations  # slow to import
 
         return draw_segmentations(test, self.predict(model, test, device), folder)
