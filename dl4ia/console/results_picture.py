@@ -82,19 +82,26 @@ def _search(axes: Axes, trials: pd.DataFrame, metric: str) -> None:
             shown["trial"], shown[values], s=22, marker=marker, color=colour, linewidths=0,
             label=label,
         )  # fmt: skip
-    axes.set(ylim=(low, high), xlabel="trial", ylabel=f"validation {metric}")
+    below = int((done["value"] < low).sum())
+    told = f" ({plural(below, 'completed one')} further down)" if below else ""
+    axes.set(ylim=(low, high), xlabel=f"trial{told}", ylabel=f"validation {metric}")
     _entitle(axes, "Search", legend=True)
 
 
 def _finalists(axes: Axes, finalists: pd.DataFrame, metric: str) -> None:
-    labels = [f"trial {row['trial']}: {row['model']}" for _, row in finalists.iterrows()]
+    repeats = finalists.filter(regex="^repeat_").notna().sum(axis=1)
+    labels = [
+        f"trial {row['trial']}: {row['model']}"
+        + (f" ({count} of {repeats.max()} repeats)" if count < repeats.max() else "")
+        for count, (_, row) in zip(repeats, finalists.iterrows(), strict=True)
+    ]
     places = _forest(axes, labels, finalists, "mean")
     axes.scatter(
         finalists["search"], places, s=30, marker="D", facecolors="none", edgecolors=REPORT,
         label="in the search",
     )  # fmt: skip
     axes.set_xlabel(f"validation {metric}")
-    _entitle(axes, "Finalists, over fresh splits and seeds", legend=True)
+    _entitle(axes, "Finalists, trained again", legend=True)
 
 
 def _ablation(axes: Axes, effects: pd.DataFrame, metric: str) -> None:
@@ -134,7 +141,11 @@ def _forest(axes: Axes, labels: Sequence[str], rows: pd.DataFrame, mean: str) ->
         _dots(axes, values, place)
         if pd.notna(row.get("low")):
             axes.hlines(place, row["low"], row["high"], color=ACCENT, lw=2)
-    axes.scatter(rows[mean], places, s=36, color=ACCENT, zorder=3, label="mean, 95 % interval")
+    whole = (rows[repeats].notna().sum(axis=1) == len(repeats)).to_numpy()
+    axes.scatter(
+        rows[mean], places, s=36, facecolors=[ACCENT if each else "white" for each in whole],
+        edgecolors=ACCENT, zorder=3, label="mean, 95 % interval",
+    )  # fmt: skip
     axes.set_yticks(places, labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     return places
@@ -157,7 +168,8 @@ def _test(axes: Axes, record: dict[str, Any]) -> None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlabel(f"test {metric}")
     count = plural(record["seeds"], "seed")
-    _entitle(axes, f"Test, retrained from {count}: each of them, mean, 95 % interval", legend=False)
+    whose = ", the winner's 95 % interval" if f"test_{metric}_low" in scores else ""
+    _entitle(axes, f"Test of {count}: each, mean{whose}", legend=False)
 
 
 def _dots(axes: Axes, values: Sequence[float], place: int) -> None:
