@@ -12,6 +12,7 @@ Ends with mlruns/reports/replication.html and .md; every training is a run in ML
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from dl4ia.command_line.flag_types import whole_number
@@ -31,7 +32,7 @@ def run(flags: argparse.Namespace) -> None:
 
     from dl4ia.addresses import check_folder, check_tracking, database_in
     from dl4ia.markdown import around_marks
-    from dl4ia.replication.benches import open_bench
+    from dl4ia.replication.benches import is_stand_in, open_bench
     from dl4ia.replication.run import (
         EXPERIMENT,
         MARK,
@@ -60,11 +61,16 @@ def run(flags: argparse.Namespace) -> None:
     }
     for bench in benches.values():
         print(f"Data: {bench.source.description}", flush=True)
+    others = {task for task, bench in benches.items() if is_stand_in(bench.source)}
+    tables = [
+        replace(table, remark="") if {row.training.task for row in table.rows} & others else table
+        for table in tables
+    ]
     flags.out.mkdir(parents=True, exist_ok=True)
     tracker = Tracker(uri, name, flags.out / "artifacts" / "mlflow")
     asked_for = [table for table in tables if table.name in (flags.only or known)]
     replicate(asked_for, benches, flags.seeds, tracker)
-    outcomes = kept_outcomes(tables, benches, flags.seeds)
+    outcomes = kept_outcomes(tables, benches)
     files = write_reports(flags.out / "reports", name, tables, ILLUSTRATIONS, outcomes, benches)
     if flags.readme:
         write_into(flags.readme, tables, outcomes, benches)

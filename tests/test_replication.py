@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import runs_of
+from conftest import runs_of, write_gland_folder, write_idx_files
 from mlflow import MlflowClient
 
 from dl4ia.data.embedded import EmbeddedGlands
@@ -182,14 +182,31 @@ def test_a_training_that_fails_is_left_out_and_the_others_go_on(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wild = replace(TRAINING, name="wild", point=dict(TRAINING.point) | {"learning_rate": 1e30})
-    rows = [Row("wild", wild, {}), Row("tame", TRAINING, {})]
+    tame = replace(TRAINING, name="tame")
+    rows = [Row("wild", wild, {}), Row("tame", tame, {})]
     table = Table("t", "Two", rows, {"scored_dice": "Dice"})
     tracker = Tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "replication", tmp_path)
     replicate([table], {"segmentation": bench}, 1, tracker)
     told = capsys.readouterr().out
     assert "wild failed: epoch 1:" in told and "Two" in told
-    outcomes = kept_outcomes([table], {"segmentation": bench}, 1)
-    assert [len(outcomes[name]) for name in ("wild", "baseline")] == [0, 1]
+    outcomes = kept_outcomes([table], {"segmentation": bench})
+    assert [len(outcomes[name]) for name in ("wild", "tame")] == [0, 1]
+
+
+def test_remarks_are_of_the_trainings_that_they_name(tables: list[Table]) -> None:
+    assert all(table.remark for table in tables)
+    assert not any(table.shortened(2).remark for table in tables)
+    text = as_text(tables[0], {})
+    assert text.endswith(f"In docs/replication.md: {tables[0].remark}")
+
+
+def test_all_that_is_kept_is_shown_however_few_seeds_are_asked_for(bench: Bench) -> None:
+    training = replace(TRAINING, name="shown")
+    table = Table("t", "One", [Row("it", training, {})], {"scored_dice": "Dice"})
+    for seed in (0, 1, 3):
+        bench.outcome(training, seed, lambda: None)
+    outcomes = kept_outcomes([table], {"segmentation": bench})
+    assert [each.seed for each in outcomes["shown"]] == [0, 1]
 
 
 def command(*flags: str) -> list[str]:
@@ -197,6 +214,8 @@ def command(*flags: str) -> list[str]:
 
 
 def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> None:
+    write_gland_folder(tmp_path / "data" / "WARWICK")
+    write_idx_files(tmp_path / "data" / "MNIST" / "raw")
     words = command("--only", "table-2", "table-16")
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nMore.\n", encoding="utf-8")

@@ -172,6 +172,27 @@ def test_a_trial_that_was_cut_off_is_not_found_and_can_be_discarded(tracker: Tra
     assert [run.info.run_id for run in tracker._search("cut off", "trial", "")] == [whole]
 
 
+def test_of_runs_that_were_cut_off_one_row_s_alone_can_be_discarded(tracker: Tracker) -> None:
+    cut_off = replace(TRIAL, kind="replication", study="rows", end=None, status="RUNNING")
+    runs = [tracker.write(replace(cut_off, tags={"dl4ia.row": row}), None, None) for row in "ab"]
+    tracker.discard_unfinished("rows", ["replication"], "a")
+    left = tracker._search("rows", "replication", "")
+    assert [run.info.run_id for run in left] == runs[1:]
+
+
+def test_a_model_whose_logging_was_cut_off_is_discarded_too(
+    tracker: Tracker, client: MlflowClient
+) -> None:
+    cut_off = replace(TRIAL, kind="winner", study="model", end=None, status="RUNNING")
+    run = tracker.write(cut_off, None, None)
+    logged = client.create_logged_model(tracker._experiment, "model", source_run_id=run)
+    kept = client.create_logged_model(tracker._experiment, "another")
+    tracker.discard_unfinished("model")
+    known = client.search_logged_models([tracker._experiment])
+    assert logged.model_id not in {each.model_id for each in known}
+    assert kept.model_id in {each.model_id for each in known}
+
+
 def test_a_study_is_closed_and_reopened(tracker: Tracker, client: MlflowClient) -> None:
     record = replace(TRIAL, kind="study", study="closed", tags={}, end=None, status="RUNNING")
     run = tracker.write(record, None, None)

@@ -31,7 +31,7 @@ def open_bench(
         scorer = ClassificationTask(digits.classes)
     else:
         source = _glands(data, default)
-    if isinstance(source, EmbeddedGlands | EmbeddedDigits):
+    if is_stand_in(source):
         print(
             f"*** {source.description}:\n*** the report's figures are of other images", flush=True
         )
@@ -41,6 +41,11 @@ def open_bench(
         dataset = dataset.subset(order[:images].tolist())
     found, environment = open_device(device)
     return Bench(scorer, source, dataset, found, environment, out / "artifacts" / name)
+
+
+def is_stand_in(source: Source) -> bool:
+    """Whether its images are others than the report's, for want of these."""
+    return isinstance(source, EmbeddedGlands | EmbeddedDigits)
 
 
 def _glands(data: Path | None, default: Path) -> Source:

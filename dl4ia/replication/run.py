@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count, takewhile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,7 +12,7 @@ from dl4ia.errors import InputError, TrackingError, TrialFailure, first_line
 from dl4ia.markdown import plain, write_between_marks
 from dl4ia.replication.figures import Figure, draw_histories, draw_side_by_side
 from dl4ia.replication.page import write_page
-from dl4ia.replication.tables import Table, as_markdown, as_summary, as_text
+from dl4ia.replication.tables import REMARKED, Table, as_markdown, as_summary, as_text
 from dl4ia.replication.trainings import Bench, Outcome, Training
 from dl4ia.tasks.pictures import draw_confusion, draw_misclassified
 from dl4ia.tracking.runs import DatasetRecord, RunRecord
@@ -60,7 +61,9 @@ def _tracked(bench: Bench, training: Training, seed: int, tracker: Tracker, bar:
     """The outcome, trained where it must be and written into MLflow where it is not."""
     outcome = bench.outcome(training, seed, bar.update)
     try:
-        if _row(outcome) not in tracker.find(EXPERIMENT, "replication", "dl4ia.row"):
+        row = _row(outcome)
+        if row not in tracker.find(EXPERIMENT, "replication", "dl4ia.row"):
+            tracker.discard_unfinished(EXPERIMENT, ["replication"], row)
             tracker.write(_run_record(outcome, training), _data_record(bench), None)
     except TrackingError as error:
         raise InputError(
@@ -70,12 +73,12 @@ def _tracked(bench: Bench, training: Training, seed: int, tracker: Tracker, bar:
     return outcome
 
 
-def kept_outcomes(tables: Sequence[Table], benches: Benches, seeds: int) -> Outcomes:
-    """What is kept of `tables`, trained now or before."""
+def kept_outcomes(tables: Sequence[Table], benches: Benches) -> Outcomes:
+    """What is kept of `tables`, trained now or before, up to the first seed that is not."""
     outcomes: Outcomes = {}
     for name, training in _trainings(tables).items():
-        found = [benches[training.task].kept(training, seed) for seed in range(seeds)]
-        outcomes[name] = [outcome for outcome in found if outcome]
+        found = (benches[training.task].kept(training, seed) for seed in count())
+        outcomes[name] = [outcome for outcome in takewhile(bool, found) if outcome]
     return outcomes
 
 
@@ -116,6 +119,8 @@ def write_reports(
     tables = [table for table in tables if any(map(outcomes.get, _trainings([table])))]
     page, text = folder / f"{name}.html", folder / f"{name}.md"
     provenance = _provenance(outcomes, benches)
+    if any(table.remark for table in tables):
+        provenance.append(f"The remarks are of the trainings in {REMARKED}.")
     write_page(page, tables, outcomes, pictures, provenance)
     lines = [as_markdown(table, outcomes) for table in tables]
     text.write_text("\n".join([*lines, plain(" ".join(provenance)), ""]), encoding="utf-8")

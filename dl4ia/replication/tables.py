@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from dl4ia.replication.trainings import Outcome, Training
 from dl4ia.text import table as text_table
 
+REMARKED = "docs/replication.md"  # whose figures the remarks are of
+
 
 @dataclass(frozen=True)
 class Row:
@@ -19,7 +21,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report. remark: one or two sentences on where ours differ, and why."""
+    """A table of the report.
+
+    remark: one or two sentences on where ours differ, and why; of the trainings in REMARKED.
+    """
 
     name: str
     title: str
@@ -30,7 +35,7 @@ class Table:
     def shortened(self, epochs: int) -> "Table":
         """The same trainings over so few epochs: to try them out."""
         rows = [replace(row, training=replace(row.training, epochs=epochs)) for row in self.rows]
-        return replace(self, rows=rows)
+        return replace(self, rows=rows, remark="")
 
 
 Outcomes = Mapping[str, Sequence[Outcome]]  # name of a training -> one a seed
@@ -74,7 +79,8 @@ def as_text(table: Table, outcomes: Outcomes) -> str:
     rows = cells(table, outcomes)
     widest = max(len(row[0]) for row in rows)
     turned = [(row[0].ljust(widest), *row[1:-1], row[-1]) for row in rows]
-    return "\n".join(filter(None, [table.title, text_table(turned), table.remark]))
+    remark = table.remark and f"In {REMARKED}: {table.remark}"
+    return "\n".join(filter(None, [table.title, text_table(turned), remark]))
 
 
 def as_markdown(table: Table, outcomes: Outcomes) -> str:

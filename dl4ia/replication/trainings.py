@@ -25,7 +25,8 @@ from dl4ia.errors import InputError, first_line
 from dl4ia.evaluation.test_lock import open_for_replication
 from dl4ia.models.layers import weight_count
 from dl4ia.models.numpy_network import NumpyNetwork
-from dl4ia.search.objective import derive_seed, train_point
+from dl4ia.search.objective import train_point
+from dl4ia.search.seeds import derive_seed
 from dl4ia.tasks.task import Task
 from dl4ia.training.augmentation import extend_with_report_rotations
 from dl4ia.training.precision import describe_precision, exactly, training_precision

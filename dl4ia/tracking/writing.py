@@ -122,10 +122,19 @@ class Tracker:
         return {run.data.tags.get(tag, ""): run.info.run_id for run in runs}
 
     @_told
-    def discard_unfinished(self, study: str) -> None:
-        """Delete the runs that `find` leaves out. Only while no other process writes the study."""
-        for kind in WRITTEN_AT_ONCE:
-            for run in list(self._search(study, kind, "status = 'RUNNING'")):
+    def discard_unfinished(
+        self, study: str, kinds: Iterable[Kind] = WRITTEN_AT_ONCE, row: str = ""
+    ) -> None:
+        """Delete the runs that `find` leaves out, with the models that they had begun to log.
+
+        row: of that "dl4ia.row" alone. Only while no other process writes what is deleted.
+        """
+        condition = "status = 'RUNNING'" + (f" AND tags.`dl4ia.row` = '{row}'" if row else "")
+        for kind in kinds:
+            for run in list(self._search(study, kind, condition)):
+                made = f"source_run_id = '{run.info.run_id}'"
+                for model in self._client.search_logged_models([self._experiment], made):
+                    self._client.delete_logged_model(model.model_id)
                 self._client.delete_run(run.info.run_id)
 
     def _search(self, study: str, kind: Kind, condition: str) -> Iterator[Run]:
