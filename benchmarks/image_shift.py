@@ -27,7 +27,8 @@ def main() -> None:
 
     from dl4ia.data.gland_folder import GlandFolder
     from dl4ia.data.splits import make_splits
-    from dl4ia.search.objective import derive_seed, train_point
+    from dl4ia.search.objective import train_point
+    from dl4ia.search.seeds import derive_seed
     from dl4ia.tasks.segmentation import SegmentationTask
     from search_spaces.segmentation import REFERENCE_MODELS
 

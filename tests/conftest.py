@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,31 @@ tune_process()  # before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are two test processes
 
 ROOT = Path(__file__).parent.parent
+
+
+# First: of files that take long the last would keep one process busy while the others have ended.
+LONGEST_FILES = (
+    "test_killed",
+    "test_whole_study",
+    "test_test_lock",
+    "test_postgresql",
+    "test_mlflow_away",
+    "test_jobs",
+    "test_console_results",
+    "test_whole_classification",
+    "test_repeatable",
+    "test_replication",
+    "test_cluster",
+    "test_disk",
+    "test_memory",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files before the others; within a file the order stays."""
+    order = {name: number for number, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int = 32) -> Path:
@@ -55,6 +81,22 @@ def write_class_folder(folder: Path, train: int = 8, test: int = 4) -> Path:
             place.mkdir(parents=True, exist_ok=True)
             pixels = (255 * dataset.images[index, 0]).round().byte().numpy()
             Image.fromarray(pixels).save(place / f"{number:03d}.png")
+    return folder
+
+
+def write_idx_files(folder: Path, train: int = 60, test: int = 20) -> Path:
+    """The first embedded digits, as MNIST's four files."""
+    folder.mkdir(parents=True)
+    from dl4ia.data.embedded_digits import EmbeddedDigits
+    from dl4ia.data.idx_folder import FILES
+
+    dataset = EmbeddedDigits().train()
+    pixels = (255 * dataset.images[:, 0]).round().byte().numpy()
+    for part, rows in (("train", slice(train)), ("test", slice(train, train + test))):
+        images, labels = pixels[rows], dataset.labels[rows].byte().numpy()
+        headers = struct.pack(">4I", 0x0803, *images.shape), struct.pack(">2I", 0x0801, len(labels))
+        for name, header, content in zip(FILES[part], headers, (images, labels), strict=True):
+            (folder / name).write_bytes(header + content.tobytes())
     return folder
 
 

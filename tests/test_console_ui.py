@@ -6,12 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import dl4ia
+from servers import ended
 
 COMMAND = [sys.executable, "-m", "dl4ia.console.main", "ui"]
 
@@ -58,7 +60,7 @@ def test_both_answer_until_they_are_stopped(gland_study: Path, number: signal.Si
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and errors.strip() == "Stopped."
-    assert not [child for child in children if child.is_running()]
+    assert ended(children)
 
 
 def test_stopped_while_it_starts(gland_study: Path) -> None:
@@ -66,10 +68,11 @@ def test_stopped_while_it_starts(gland_study: Path) -> None:
     parent = psutil.Process(process.pid)
     while not (children := parent.children(recursive=True)):
         assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130 and output == ""
-    assert not [child for child in children if child.is_running()]
+    assert ended(children)
 
 
 def test_a_tool_that_ends_by_itself_is_said_and_the_other_stopped(

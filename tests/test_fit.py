@@ -170,10 +170,20 @@ def test_the_last_epoch_alone_is_scored_in_float32() -> None:
     assert low == [True, True, False]
 
 
-def test_the_processor_chooses_the_precision() -> None:
-    hardware = torch.cpu.get_capabilities()
-    fast = bool(hardware.get("avx512_bf16") or hardware.get("amx_bf16"))
-    assert (training_precision(CPU, True) == torch.bfloat16) == fast
+@pytest.mark.parametrize(
+    ("hardware", "chosen"),
+    [
+        ({"avx2": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+    ],
+    ids=["AVX2", "AVX-512 BF16", "AMX"],
+)
+def test_the_processor_chooses_the_precision(
+    monkeypatch: pytest.MonkeyPatch, hardware: dict[str, bool], chosen: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: hardware, raising=False)
+    assert training_precision(CPU, True) == chosen
     assert training_precision(CPU, False) == torch.float32
     assert training_precision(torch.device("cuda"), True) == torch.float32
 
@@ -436,6 +446,8 @@ def test_a_checkpoint_is_kept_now_and_then(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_does_not_end_a_training(tmp_path: Path) -> None:
-    cut_off(Path("/dev/full/training.checkpoint"), 3)
+    (tmp_path / "training.part").symlink_to("/dev/full")
+    Checkpoint(tmp_path / "training.checkpoint", "recipe").save({"history": [1.0]})
+    assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
     cut_off(tmp_path / "file" / "training.checkpoint", 3)

@@ -14,6 +14,7 @@ import optuna
 import pytest
 import torch
 from conftest import ROOT, dl4ia, write_gland_folder
+from job_takers import die, work
 from optuna.trial import TrialState, create_trial
 
 from dl4ia.report.progress import Progress
@@ -32,19 +33,6 @@ COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", 
 
 
 ASKING = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
-
-
-def work(folder: Path, name: str) -> None:
-    for job in take_jobs(folder):
-        time.sleep(0.01)
-        with (folder / name).open("a", encoding="utf-8") as log:
-            log.write(f"{job['number']}\n")
-
-
-def die(folder: Path) -> None:
-    for job in take_jobs(folder):
-        if job["number"] == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_each_job_is_done_once(tmp_path: Path) -> None:

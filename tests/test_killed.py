@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from servers import ended
 
 from dl4ia.search.loop import MOST_ATTEMPTS
 from dl4ia.search.trials import finished_trials, history_of, is_interrupted
@@ -84,21 +85,13 @@ def test_nothing_is_lost(tmp_path: Path, workers: int) -> None:
     process = start(tmp_path, *flags)
     assert process.wait(timeout=300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     print(f"killed {dict(killed)}")
-    check(tmp_path)
+    study = check(tmp_path)
+    assert killed.total() >= 3 and len(killed) >= 2, "the study ended before it was killed much"
+    if kills == KILLS:
+        assert any(is_interrupted(trial) for trial in study.get_trials(deepcopy=False))
 
 
-def ended(processes: list[psutil.Process], seconds: float = 10.0) -> bool:
-    """Whether they end soon. Where nobody asks for its status, an ended one stays a zombie."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        alive = [each for each in processes if each.is_running()]
-        if all(each.status() == psutil.STATUS_ZOMBIE for each in alive):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def check(folder: Path) -> None:
+def check(folder: Path) -> optuna.Study:
     """What must hold of a finished study, whatever it has been through."""
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{folder}/mlruns/optuna.db")
     trials = study.get_trials(deepcopy=False)
@@ -140,6 +133,7 @@ def check(folder: Path) -> None:
         and versions[0].run_id == runs_of(client, "segmentation", "winner")[0].info.run_id
     )
     assert not list(folder.rglob("*.part")) and not list(folder.rglob("*.checkpoint"))
+    return study
 
 
 def running(folder: Path) -> int:
@@ -172,7 +166,8 @@ def test_ctrl_c_ends_all_processes_soon(tmp_path: Path) -> None:
         process.kill()
     assert running(tmp_path) == 0
     study = optuna.load_study(study_name="long", storage=f"sqlite:///{tmp_path}/mlruns/optuna.db")
-    assert [each.user_attrs.get("stopped") for each in study.trials if each.state.is_finished()]
+    stopped = [each for each in study.trials if each.state.is_finished()]
+    assert len(stopped) == 3 and all(each.user_attrs.get("stopped") for each in stopped)
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from dl4ia.data.glands import draw_glands
 from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
 from dl4ia.search.halving import REDUCTION, rung
-from dl4ia.search.objective import Objective, derive_seed, train_point
+from dl4ia.search.objective import Objective, train_point
+from dl4ia.search.seeds import derive_seed
 from dl4ia.search.trials import counts, has_died, hidden, history_of, is_interrupted, is_skipped
 from dl4ia.search_space import Space, choice, integer, real
 from dl4ia.tasks.segmentation import SegmentationTask

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from conftest import write_class_folder, write_gland_folder
 from fuzz_readers import fuzz
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -161,15 +163,27 @@ PLACES = st.builds(
 )
 
 
+@pytest.fixture(scope="module")
+def whole_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[type, Path]:
+    """One that can be read, for each reader."""
+    folder = tmp_path_factory.mktemp("whole")
+    glands, classes = write_gland_folder(folder / "glands"), write_class_folder(folder / "classes")
+    return {GlandFolder: glands, ClassFolder: classes}
+
+
 @pytest.mark.parametrize("reader", [GlandFolder, ClassFolder])
-@given(content=st.dictionaries(PLACES, files(), max_size=24))
+@given(content=st.dictionaries(PLACES, files(), max_size=24), beneath=st.booleans())
+@example(content={}, beneath=True)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_data_folder_is_read_or_told_in_one_line(
-    reader: type, content: dict[str, bytes]
+    whole_folders: dict[type, Path], reader: type, content: dict[str, bytes], beneath: bool
 ) -> None:
+    """beneath: whether what hypothesis makes up is laid over a folder that can be read."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "data")
-        folder.mkdir()
+        if beneath:
+            shutil.copytree(whole_folders[reader], folder)
+        folder.mkdir(exist_ok=True)
         for name, content_of in content.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content_of)
@@ -178,6 +192,7 @@ def test_any_data_folder_is_read_or_told_in_one_line(
             dataset = source.train()
         except InputError as error:
             assert "\n" not in str(error) and str(folder) in str(error)
+            assert content or not beneath
         else:
             assert len(dataset) >= 2 and float(dataset.images.min()) >= 0
 

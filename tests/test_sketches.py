@@ -9,6 +9,8 @@ from dl4ia.data.embedded import EmbeddedGlands
 from dl4ia.data.embedded_digits import EmbeddedDigits
 from dl4ia.tasks.panels import INVENTED, MISSED
 from dl4ia.tasks.sketches import (
+    DIGIT,
+    GAP,
     LINE,
     PANEL,
     sketch_confusion,
@@ -59,6 +61,10 @@ def test_the_surest_errors_come_first(tmp_path: Path) -> None:
     classes = tuple("0123456789")
     wrong = (dataset.labels + 1) % 10
     sure = torch.linspace(1, 0, 40)
-    first = pixels_of(sketch_misclassified(dataset, wrong, sure, classes, tmp_path))
+    all_wrong = pixels_of(sketch_misclassified(dataset, wrong, sure, classes, tmp_path))
+    surest = torch.where(torch.arange(40) == 0, wrong, dataset.labels)
+    alone = pixels_of(sketch_misclassified(dataset, surest, sure, classes, tmp_path))
+    tile = slice(LINE + GAP, LINE + GAP + DIGIT), slice(GAP, GAP + DIGIT)
+    assert (all_wrong[tile] == alone[tile]).all() and alone[tile].std() > 3
     last = pixels_of(sketch_misclassified(dataset, wrong, 1 - sure, classes, tmp_path))
-    assert (first != last).any()
+    assert (last[tile] != alone[tile]).any()

@@ -2,17 +2,13 @@
 
 import os
 import sqlite3
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, write_class_folder, write_gland_folder
-
-from dl4ia.data.embedded_digits import EmbeddedDigits
-from dl4ia.data.idx_folder import FILES
+from conftest import ROOT, write_class_folder, write_gland_folder, write_idx_files
 
 # Python imports it when it starts, in every process that inherits the environment.
 WATCH = """
@@ -48,19 +44,6 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 """
-
-
-def write_idx_files(folder: Path, train: int = 60, test: int = 20) -> Path:
-    """The first embedded digits, as MNIST's four files."""
-    folder.mkdir()
-    dataset = EmbeddedDigits().train()
-    pixels = (255 * dataset.images[:, 0]).round().byte().numpy()
-    for part, rows in (("train", slice(train)), ("test", slice(train, train + test))):
-        images, labels = pixels[rows], dataset.labels[rows].byte().numpy()
-        headers = struct.pack(">4I", 0x0803, *images.shape), struct.pack(">2I", 0x0801, len(labels))
-        for name, header, content in zip(FILES[part], headers, (images, labels), strict=True):
-            (folder / name).write_bytes(header + content.tobytes())
-    return folder
 
 
 FEW = ["--epochs", "1", "--finalists", "1", "--repeats", "2", "--seeds", "1", "--workers", "2"]

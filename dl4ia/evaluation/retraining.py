@@ -11,7 +11,8 @@ from torch import nn
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.errors import InputError, first_line
-from dl4ia.search.objective import derive_seed, train_point
+from dl4ia.search.objective import train_point
+from dl4ia.search.seeds import derive_seed
 from dl4ia.tasks.task import Task
 from dl4ia.training.checkpoint import Checkpoint, read_kept, write_kept
 from dl4ia.training.precision import training_precision

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -18,10 +18,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
 from dl4ia.errors import InputError, TrialFailure
-from dl4ia.search.objective import Objective
 from dl4ia.search.storage import patiently
 from dl4ia.search.trials import counts, finished_trials, is_interrupted, is_skipped
 from dl4ia.search.turns import TurnLost, Turns
+
+if TYPE_CHECKING:
+    from dl4ia.search.objective import Objective
 
 MOST_ATTEMPTS = 3  # of a point whose process dies; it may be the point that kills it
 MOST_SKIPPED = 500
@@ -31,7 +33,7 @@ CLAIM = "claim"
 
 def search(
     study: optuna.Study,
-    objective: Objective,
+    objective: "Objective",
     trials: int,
     timeout: float | None,
     turns: Turns,
@@ -112,7 +114,11 @@ def _claim(
         trial.set_user_attr("process", this_process())
     except TurnLost:
         with suppress(UpdateFinishedTrialError):
-            _give_up(study, study._storage.get_trial(trial._trial_id), "its turn was lost")
+            _give_up(
+                study,
+                study._storage.get_trial(trial._trial_id),
+                "its lock on the database was lost",
+            )
         return None
     except UpdateFinishedTrialError:  # whose turn it was meanwhile has taken it for dead
         return None
@@ -171,7 +177,7 @@ def _run_interrupted_again(study: optuna.Study, trials: list[FrozenTrial]) -> No
         study.enqueue_trial(point, user_attrs=told)
 
 
-def _run(study: optuna.Study, objective: Objective, trial: optuna.Trial) -> FrozenTrial | None:
+def _run(study: optuna.Study, objective: "Objective", trial: optuna.Trial) -> FrozenTrial | None:
     """Train and tell; None where another process has given the trial up meanwhile."""
     with suppress(UpdateFinishedTrialError), _alive(study, trial):
         try:

@@ -5,7 +5,6 @@ over folds. Everything a trial is known by is written into the Optuna trial; MLf
 there.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from dl4ia.data.splits import Split
 from dl4ia.errors import TrialFailure
 from dl4ia.models.layers import weight_count
 from dl4ia.search.halving import rung
+from dl4ia.search.seeds import derive_seed
 from dl4ia.search.trials import hide
 from dl4ia.search_space import Space, sample, settings_of
 from dl4ia.tasks.task import Task
@@ -31,12 +31,6 @@ from dl4ia.training.precision import exactly, training_precision
 from dl4ia.training.usage import Usage, give_memory_back
 
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A seed for one purpose: 31 bits that no other sequence of parts shares, but by chance."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def train_point(

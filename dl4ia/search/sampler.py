@@ -4,7 +4,7 @@ import optuna
 from optuna.samplers._tpe.sampler import default_gamma, default_gamma_multiobjective
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.search.objective import derive_seed
+from dl4ia.search.seeds import derive_seed
 from dl4ia.search.trials import is_skipped
 
 

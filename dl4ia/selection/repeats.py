@@ -16,7 +16,8 @@ import optuna
 
 from dl4ia.data.splits import DEFAULT_PARTS, Split, make_splits
 from dl4ia.errors import OutOfMemory, TrialFailure
-from dl4ia.search.objective import Objective, derive_seed
+from dl4ia.search.objective import Objective
+from dl4ia.search.seeds import derive_seed
 from dl4ia.workers.jobs import Job
 
 MOST_DRAWS = 20  # of a partition, in search of one that is fresh
