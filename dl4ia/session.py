@@ -29,7 +29,14 @@ from dl4ia.search.objective import Objective
 from dl4ia.search.points import read_points
 from dl4ia.search.records import dataset_record
 from dl4ia.search.storage import open_storage
-from dl4ia.search.study import Identity, check_identity, enqueue_points, open_study, study_id
+from dl4ia.search.study import (
+    Identity,
+    check_identity,
+    check_points,
+    enqueue_points,
+    open_study,
+    study_id,
+)
 from dl4ia.search.turns import Turns
 from dl4ia.search_space import Point, SpaceModule
 from dl4ia.search_space import fingerprint as space_fingerprint
@@ -159,25 +166,7 @@ def open_session(
             f"--storage and --tracking-uri are both {hide_password(storage)}; expected two "
             "databases"
         )
-    if arguments.objectives and arguments.objectives[0] != task.metric:
-        raise InputError(
-            f"--objectives {','.join(arguments.objectives)}: expected {task.metric} first, which "
-            "this study is about"
-        )
-    if arguments.knee and not arguments.objectives:
-        raise InputError("--knee: expected --objectives too, such as weights besides the metric")
-    if arguments.ablate and arguments.objectives and not arguments.knee:
-        raise InputError("--ablate: of several objectives nobody wins; expected --knee too")
-    unknown = set(arguments.ablate).difference(ALL, searched.SPACE)
-    if unknown:
-        raise InputError(
-            f"--ablate {','.join(sorted(unknown))}: no hyperparameter of this study; expected some "
-            f"of {', '.join(searched.SPACE)}"
-        )
-    if arguments.gpus_per_worker is not None and not (arguments.ray or arguments.worker):
-        raise InputError(
-            "--gpus-per-worker: expected --ray too; without it workers are dealt out over the GPUs"
-        )
+    _check_flags(arguments, task, searched)
     points = _points_of(arguments, searched)
     check_folder(arguments.out)
     if not arguments.worker:  # whose study has asked; what is away for a moment does not end it
@@ -205,6 +194,8 @@ def open_session(
     if exists(storage):
         with opening.take("open"):
             check_identity(storage, name, identity)
+    if points and not arguments.most_weights:
+        check_points(storage, name, searched, points, arguments.trials)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Ctrl-C in the middle of a query is answered in one line, not also as a cursor left open.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
@@ -213,7 +204,7 @@ def open_session(
         check_identity(storage, name, identity)
         study = open_study(open_storage(storage), name, identity, searched)
         if points:
-            enqueue_points(study, points, arguments.trials)
+            enqueue_points(study, points)
     return Session(
         name=name,
         arguments=arguments,
@@ -242,6 +233,29 @@ def open_session(
             arguments.objectives[1:],
         ),
     )
+
+
+def _check_flags(arguments: StudyArguments, task: Task, searched: SpaceModule) -> None:
+    """Raise InputError for those that do not go together, or not with this study."""
+    if arguments.objectives and arguments.objectives[0] != task.metric:
+        raise InputError(
+            f"--objectives {','.join(arguments.objectives)}: expected {task.metric} first, which "
+            "this study is about"
+        )
+    if arguments.knee and not arguments.objectives:
+        raise InputError("--knee: expected --objectives too, such as weights besides the metric")
+    if arguments.ablate and arguments.objectives and not arguments.knee:
+        raise InputError("--ablate: needs a winner; expected --knee beside several --objectives")
+    unknown = set(arguments.ablate).difference(ALL, searched.SPACE)
+    if unknown:
+        raise InputError(
+            f"--ablate {','.join(sorted(unknown))}: no hyperparameter of this study; expected some "
+            f"of {', '.join(searched.SPACE)}"
+        )
+    if arguments.gpus_per_worker is not None and not (arguments.ray or arguments.worker):
+        raise InputError(
+            "--gpus-per-worker: expected --ray too; without it workers are dealt out over the GPUs"
+        )
 
 
 def _points_of(arguments: StudyArguments, searched: SpaceModule) -> dict[str, Point]:

@@ -22,7 +22,7 @@ from dl4ia.selection.ablation import ablate, is_measured, measured_effects, turn
 from dl4ia.tasks.classification import ClassificationTask
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.tasks.task import Task
-from dl4ia.workflow import finalists
+from dl4ia.workflow import ablation
 from search_spaces import classification, segmentation
 
 SPACE = {
@@ -70,17 +70,17 @@ def test_what_would_have_more_weights_than_the_study_may_is_left_out(
         )
 
     of_winner: Any = SimpleNamespace(winner=0)
-    whole = finalists._turned_back(session(None, ALL), winner)
-    limited = finalists._turned_back(session(25_000, ALL), winner)
+    whole = ablation._turned_back(session(None, ALL), winner)
+    limited = ablation._turned_back(session(25_000, ALL), winner)
     assert whole.keys() - limited.keys() == {"architecture"}
     said = (
         "  --ablate architecture: with exercise_1_4's the network has 45,620 weights, over "
         "--most-weights 25,000\n"
     )
     for asked in (ALL, ("architecture", "base_width")):
-        finalists._tell_left_out(session(25_000, asked), of_winner)
+        ablation._tell_left_out(session(25_000, asked), of_winner)
         assert capsys.readouterr().out == said
-    finalists._tell_left_out(session(None, ALL), of_winner)
+    ablation._tell_left_out(session(None, ALL), of_winner)
     assert not capsys.readouterr().out
 
 

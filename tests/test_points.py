@@ -9,7 +9,7 @@ from small_search import IDENTITY, REFERENCE, REPORT, SEARCHED, SPACE, run, stor
 
 from dl4ia.errors import InputError
 from dl4ia.search.points import read_points
-from dl4ia.search.study import enqueue_points, open_study
+from dl4ia.search.study import check_points, enqueue_points, open_study
 from dl4ia.search_space import Point, choice
 
 __all__ = ["storage"]  # a fixture
@@ -87,8 +87,9 @@ def test_points_follow_the_named_ones_once(storage: optuna.storages.RDBStorage) 
     """Also where their label has changed, or the search has come upon them."""
 
     def opened(points: dict[str, Point], trials: int) -> optuna.Study:
+        check_points(str(storage.url), "study", SEARCHED, points, trials)
         study = open_study(storage, "study", IDENTITY, SEARCHED)
-        enqueue_points(study, points, trials)
+        enqueue_points(study, points)
         return study
 
     for label in ("known 1", "known 1", "renamed 1"):
@@ -105,12 +106,20 @@ def test_points_follow_the_named_ones_once(storage: optuna.storages.RDBStorage) 
 
 
 def test_points_that_would_never_run_are_refused(storage: optuna.storages.RDBStorage) -> None:
-    study = open_study(storage, "study", IDENTITY, SEARCHED)
-    with pytest.raises(InputError, match="expected --trials of at least 3"):
-        enqueue_points(study, {"known 1": GOOD}, 2)
-    assert len(study.trials) == 2
+    def check(points: dict[str, Point], trials: int) -> None:
+        check_points(str(storage.url), "study", SEARCHED, points, trials)
+
+    for is_begun in (False, True):
+        if is_begun:
+            study = open_study(storage, "study", IDENTITY, SEARCHED)
+        with pytest.raises(InputError, match="1 new ones after 2 trials .* at least 3"):
+            check({"known 1": GOOD}, 2)
+        check({"known 1": GOOD}, 3)
+        check({"first again": REPORT["first"]}, 2)
+        assert len(optuna.get_all_study_names(storage)) == is_begun
     assert run(study, 3) == [0, 1, 2]
     with pytest.raises(InputError, match="1 new ones after 3 trials .* at least 4"):
-        enqueue_points(study, {"known 1": GOOD}, 3)
-    enqueue_points(study, {"first again": REPORT["first"]}, 3)
+        check({"known 1": GOOD}, 3)
+    check({"first again": REPORT["first"]}, 3)
+    enqueue_points(study, {"first again": REPORT["first"]})
     assert len(study.trials) == 3

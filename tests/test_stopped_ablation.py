@@ -15,7 +15,7 @@ from dl4ia.selection.ablation import Effect, effects_of
 from dl4ia.selection.finalists import without_finalists
 from dl4ia.selection.repeats import Repeats, kept_repeats
 from dl4ia.session import Session
-from dl4ia.workflow.finalists import ablation_is_done, run_ablation
+from dl4ia.workflow.ablation import ablation_is_done, run_ablation
 
 FLAGS = ("--finalists", "0", "--repeats", "2", "--workers", "1")
 MODEL_3 = 3  # a trial, whose point is the report's model 3

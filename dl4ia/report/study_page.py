@@ -7,7 +7,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.addresses import this_command
 from dl4ia.environment import describe_code
+from dl4ia.evaluation.scoring import LOWER_IS_BETTER
 from dl4ia.report import figures, findings, html
 from dl4ia.report.style import value_range
 from dl4ia.search.pareto import pareto_front
@@ -25,22 +27,16 @@ from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.ranking import ranked_trials
 from dl4ia.selection.repeats import repeat_environments
+from dl4ia.session import Session
 from dl4ia.statistics import expected_best
 from dl4ia.text import plural, short
 
 MOST_IMPORTANT = 6  # hyperparameters that are drawn
 
 
-def write_study_page(
-    file: Path,
-    study: optuna.Study,
-    selection: Selection,
-    metric: str,
-    searched: SpaceModule,
-    validation: str,
-    commands: str,
-) -> None:
-    """Everything that a finished study has to say. commands: how to make it again."""
+def write_study_page(session: Session, selection: Selection) -> Path:
+    """Everything that a finished study has to say, from the study alone; returns the page."""
+    study, metric = session.study, session.task.metric
     winner = findings.scored_winner(study, selection)
     trial = trial_of(study, selection.winner)
     openings = findings.openings(study.user_attrs.get("test_openings", ()))
@@ -55,16 +51,17 @@ def write_study_page(
         html.tiles(_headline(study, selection, metric, winner)),
         *(_test(study, metric, winner) if winner else ()),
         *_finalists(study, selection, metric),
-        *_search(study, metric, searched, validation),
+        *_search(study, metric, session.searched, session.validation),
         *_front(study),
         *_choices(study, metric),
         *_ablation(study, metric, trial.number),
         *_budget(study, metric),
         *(_pictures(winner) if winner else ()),
         *_point(trial),
-        *_provenance(study, winner, commands),
+        *_provenance(study, winner),
     ]
-    html.write_page(file, study.study_name, parts)
+    html.write_page(session.page, study.study_name, parts)
+    return session.page
 
 
 def _name(study: optuna.Study, number: int) -> str:
@@ -88,8 +85,8 @@ def _headline(
         tiles.append(
             (
                 f"{first_value(trial):.4f}",
-                f"validation {metric} in the search, the best of many and so too good; not scored "
-                "on the test set",
+                f"validation {metric} in the search, chosen among many and so on the bright side; "
+                "not scored on the test set",
             )
         )
     else:
@@ -155,8 +152,8 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
             f"Retrained on all training images over {plural(winner['epochs'], 'epoch')} from "
             f"{plural(winner['seeds'], 'seed')}, and scored on "
             f"{plural(winner['images'], 'image')}{whose}: {findings.interval_over(winner)}. "
-            "Intervals are by bootstrap; differences are paired. Distances (Hausdorff) are in "
-            "pixels: lower is better."
+            "Intervals are by bootstrap (of a score without a single mistake, Clopper and "
+            f"Pearson's); differences are paired. {_lower_is_better(scores)}"
         ),
         html.table(rows),
     ]
@@ -164,6 +161,15 @@ def _test(study: optuna.Study, metric: str, winner: dict[str, Any]) -> list[str]
     for name, label, value in findings.ensembles(winner, metric):
         ensembles.append([label, name, f"{value:.4f}"])
     return [*parts, "<p></p>", html.table(ensembles)] if len(ensembles) > 1 else parts
+
+
+def _lower_is_better(scores: dict[str, float]) -> str:
+    """Which of the metrics are better where they are lower."""
+    names = findings.test_metrics(scores)
+    distances = [name for name in names if name in LOWER_IS_BETTER]
+    told = [f"{name} (in pixels)" for name in distances]
+    told += [name for name in names if name == "calibration_error"]
+    return f"Lower is better of {' and '.join(told)}." if told else ""
 
 
 def _cells(scores: dict[str, float], name: str) -> list[str]:
@@ -174,15 +180,12 @@ def _cells(scores: dict[str, float], name: str) -> list[str]:
 def _finalists(study: optuna.Study, selection: Selection, metric: str) -> list[str]:
     if not selection.finalists:
         return []
-    unlike = "that it never used"
-    if selection.reused:
-        unlike = f"({selection.reused} of the splits are its own, of so few)"
     parts = [
         html.heading("Finalists"),
         html.paragraph(
             "The best of many trials is on the bright side of its true value. So the search's best "
-            f"points were trained again on {selection.repeats} splits and seeds {unlike}, "
-            "the same for all; the best mean wins. Intervals: corrected resampled t "
+            f"points were trained again on {findings.over_repeats(selection)}, the same for all; "
+            "the best mean wins. Intervals: corrected resampled t "
             "(Nadeau and Bengio 2003), since trainings share images."
         ),
         html.table(findings.finalists(study, selection), "last"),
@@ -228,7 +231,8 @@ def _left_out(study: optuna.Study) -> list[str]:
     return [
         html.paragraph(
             f"The plots begin at {low:.3f}, since beside lower values ({plural(below, 'trial')} "
-            "that completed) the others would look alike: a double click shows all."
+            "that completed) the others would look alike: a double click shows all, but in the "
+            "plot of parallel lines."
         )
     ]
 
@@ -343,7 +347,7 @@ def _point(trial: FrozenTrial) -> list[str]:
     return [html.heading("The winner's point"), html.table(rows)]
 
 
-def _provenance(study: optuna.Study, winner: dict[str, Any] | None, commands: str) -> list[str]:
+def _provenance(study: optuna.Study, winner: dict[str, Any] | None) -> list[str]:
     identity = study.user_attrs["identity"]
     environments = [hidden(trial, "environment") for trial in study.get_trials(deepcopy=False)]
     environments += repeat_environments(study)
@@ -378,5 +382,5 @@ def _provenance(study: optuna.Study, winner: dict[str, Any] | None, commands: st
         html.heading("Where this comes from"),
         html.table(rows, "provenance"),
         html.heading("To make it again"),
-        html.code(commands),
+        html.code(this_command()),
     ]

@@ -15,10 +15,10 @@ from dl4ia.environment import describe_code
 from dl4ia.report import findings
 from dl4ia.search.pareto import knee_point, pareto_front
 from dl4ia.search.trials import finished_trials, first_value, history_of, trial_of
-from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.ranking import ranked_trials
+from dl4ia.session import Session
 from dl4ia.text import duration, plural, table
 
 WIDTH = 100  # characters of a line of prose
@@ -66,7 +66,7 @@ def front(study: optuna.Study, picture: Path) -> str:
 
 def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
     """What is said when the time is over before the trials are."""
-    lines = ["", f"The time is over, {plural(missing, 'trial')} before the end."]
+    lines = ["", f"The time is over, with {plural(missing, 'trial')} missing."]
     going_on = "The same command goes on"
     if ranked_trials(study):
         lines += ["", table(findings.leaderboard(study, metric, ()))]
@@ -75,18 +75,9 @@ def unfinished(study: optuna.Study, metric: str, missing: int) -> str:
     return "\n".join(lines)
 
 
-def summary(
-    study: optuna.Study,
-    selection: Selection,
-    metric: str,
-    searched: SpaceModule,
-    validation: str,
-    page: Path,
-    storage: str,
-    trial_pictures: Path,
-    tracking_uri: str,
-) -> str:
+def summary(session: Session, selection: Selection) -> str:
     """The whole summary of a study that has a winner."""
+    study, metric, searched = session.study, session.task.metric, session.searched
     winner = findings.scored_winner(study, selection)
     trial = trial_of(study, selection.winner)
     lines = [
@@ -101,14 +92,14 @@ def summary(
         f"Winner: trial {trial.number}, {trial.user_attrs['weights']:,} weights",
         *(f"  {name} = {value}" for name, value in trial.params.items()),
         "",
-        *_validation_lines(study, trial, metric, winner, validation),
+        *_validation_lines(study, trial, metric, winner, session.validation),
         *(_test_lines(study, selection, metric, winner) if winner else [_not_scored(study)]),
         *_ablation_lines(study, trial.number),
         "",
-        f"Report page:         {page}",
-        f"Compare the trials:  optuna-dashboard {shlex.quote(storage)} --artifact-dir "
-        + shlex.quote(str(trial_pictures)),
-        "See every run:       " + _runs_at(tracking_uri),
+        f"Report page:         {session.page}",
+        f"Compare the trials:  optuna-dashboard {shlex.quote(hide_password(session.storage))} "
+        f"--artifact-dir {shlex.quote(str(session.trial_pictures))}",
+        f"See every run:       {_runs_at(session.tracking_uri)}",
     ]
     return "\n".join(lines)
 
@@ -131,7 +122,7 @@ def _finalist_lines(study: optuna.Study, selection: Selection) -> list[str]:
         return []
     lines = [
         "",
-        f"Finalists (up to {selection.repeats} fresh splits and seeds, the same for all)",
+        f"Finalists (up to {findings.over_repeats(selection)}, the same for all)",
         table(findings.finalists(study, selection)),
         f"  measured optimism: {findings.optimism(study, selection)}",
     ]
@@ -176,7 +167,7 @@ def _validation_lines(
     scores = {name: values[-1] for name, values in history_of(trial).items()}
     epochs = len(history_of(trial)["seconds"])
     lines = [
-        f"Validation ({validation}, {plural(epochs, 'epoch')}; the best of many, so on the bright "
+        f"Validation ({validation}, {plural(epochs, 'epoch')}; chosen among many, so on the bright "
         "side)",
         *_score_lines(metric, scores, "val", pooled),
     ]

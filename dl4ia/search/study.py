@@ -6,11 +6,12 @@ written into it and compared on every start: what does not match is refused, nev
 
 import uuid
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import optuna
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 
 from dl4ia.addresses import check_has_study, exists, hide_password
 from dl4ia.errors import InputError
@@ -88,7 +89,7 @@ def open_study(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([f"val_{identity.metric}", *further])
-    enqueued = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False)}
+    enqueued = _labels(study.get_trials(deepcopy=False))
     for label, point in named_points.items():
         if label not in enqueued:
             attributes = {"point": label}
@@ -108,47 +109,79 @@ def study_id(study: optuna.Study) -> str:
     return known
 
 
-def enqueue_points(study: optuna.Study, points: Mapping[str, Point], trials: int) -> None:
+def check_points(
+    url: str, name: str, searched: SpaceModule, points: Mapping[str, Point], trials: int
+) -> None:
+    """Raise InputError where `points` would not fit into `trials` in all; writes nothing.
+
+    Not for a study that skips large networks: nobody knows beforehand how many those will be.
+    """
+    study = _known_study(url, name)
+    known = [] if study is None else study.get_trials(deepcopy=False)
+    labels = _labels(known)
+    named = searched.REPORT_MODELS | searched.REFERENCE_MODELS
+    missing = [point for label, point in named.items() if label not in labels]
+    new = _without(points, [*missing, *map(_point_of, known)])
+    taken = len(missing) + sum(counts(each) or not each.state.is_finished() for each in known)
+    if new and taken + len(new) > trials:
+        raise InputError(
+            f"--points: {len(new)} new ones after {taken} trials that the study has or begins "
+            f"with; expected --trials of at least {taken + len(new)}"
+        )
+
+
+def enqueue_points(study: optuna.Study, points: Mapping[str, Point]) -> None:
     """Have points run next, by their labels, but for those that the study knows already.
 
-    Raises InputError, and enqueues none, where they do not fit into `trials` in all. Of a study
-    that skips large networks nobody knows beforehand how many will.
+    Call `check_points` first.
     """
     known = study.get_trials(deepcopy=False)
-    tried = [trial.system_attrs.get("fixed_params", {}) | trial.params for trial in known]
-    new: dict[str, Point] = {}
-    for label, point in points.items():
-        if point not in [*tried, *new.values()]:
-            new[label] = point
-    taken = [trial for trial in known if counts(trial) or not trial.state.is_finished()]
-    some_are_skipped = study.user_attrs["identity"].get("most_weights")
-    if new and len(taken) + len(new) > trials and not some_are_skipped:
-        raise InputError(
-            f"--points: {len(new)} new ones after {len(taken)} trials that the study has or begins "
-            f"with; expected --trials of at least {len(taken) + len(new)}"
-        )
-    for label, point in new.items():
+    for label, point in _without(points, list(map(_point_of, known))).items():
         study.enqueue_trial(dict(point), user_attrs={"point": label})
     study.sampler = _sampler_of(study)
 
 
+def _without(points: Mapping[str, Point], known: Sequence[Point]) -> dict[str, Point]:
+    """Those that are not known, each once."""
+    new: dict[str, Point] = {}
+    for label, point in points.items():
+        if point not in [*known, *new.values()]:
+            new[label] = point
+    return new
+
+
+def _point_of(trial: FrozenTrial) -> Point:
+    """Of one that waits too."""
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+
+def _labels(trials: Iterable[FrozenTrial]) -> set[str]:
+    """Of the named points among them."""
+    return {trial.user_attrs["point"] for trial in trials if "point" in trial.user_attrs}
+
+
 def _sampler_of(study: optuna.Study) -> Sampler:
     """Which begins to model when as many random trials have ended besides the named ones."""
-    labels = {trial.user_attrs.get("point") for trial in study.get_trials(deepcopy=False)} - {None}
+    labels = _labels(study.get_trials(deepcopy=False))
     return Sampler(study.user_attrs["identity"]["seed"], len(labels) + RANDOM_TRIALS)
+
+
+def _known_study(url: str, name: str) -> optuna.Study | None:
+    if not exists(url):
+        return None
+    storage = open_storage(url)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def check_identity(url: str, name: str, identity: Identity) -> None:
     """Raise InputError where `name` is another study already; writes nothing."""
-    if not exists(url):
+    study = _known_study(url, name)
+    if study is None:
         return
-    storage = open_storage(url)
-    if name not in optuna.get_all_study_names(storage):
-        return
-    study = optuna.load_study(study_name=name, storage=storage)
-    trials = study.get_trials(deepcopy=False)
     known = study.user_attrs.get("identity", {})
-    if not known and not trials:
+    if not known and not study.get_trials(deepcopy=False):
         return  # it was cut off while it was created
     later = ("split_by", "objectives", "most_weights")  # fields that older studies lack
     known = {name: getattr(Identity, name) for name in later} | known

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
@@ -23,14 +22,9 @@ from dl4ia.selection.ranking import best_value
 from dl4ia.session import Length, Session, open_session
 from dl4ia.tasks.task import Task
 from dl4ia.tracking.runs import Status
+from dl4ia.workflow.ablation import ablation_is_done, run_ablation
 from dl4ia.workflow.ahead import work_ahead
-from dl4ia.workflow.finalists import (
-    ablation_is_done,
-    current_selection,
-    run_ablation,
-    run_finalists,
-    train_repeat,
-)
+from dl4ia.workflow.finalists import current_selection, run_finalists, train_repeat
 from dl4ia.workflow.keeper import Keeper
 from dl4ia.workflow.recording import (
     closed_if_cut_off,
@@ -43,8 +37,8 @@ from dl4ia.workflow.trials import Trials, train_trials
 from dl4ia.workflow.winner import (
     check_winner,
     score_winner,
+    scoring_is_done,
     track_winner,
-    winner_is_scored,
     winner_is_tracked,
 )
 
@@ -82,22 +76,10 @@ def run_study(
         print(terminal.front(session.study, session.front_picture))
         return
     selection = current_selection(session)
-    if selection is None or not winner_is_scored(session, selection):
+    if selection is None or not scoring_is_done(session, selection):
         print("All trials have finished. The process that keeps the records names the winner.")
         return
-    print(
-        terminal.summary(
-            session.study,
-            selection,
-            task.metric,
-            searched,
-            session.validation,
-            session.page,
-            hide_password(session.storage),
-            session.trial_pictures,
-            session.tracking_uri,
-        )
-    )
+    print(terminal.summary(session, selection))
 
 
 def _work(session: Session) -> None:
@@ -126,7 +108,7 @@ def _is_complete(session: Session) -> bool:
         written = dashboard.study_is_written(session, None, parent, tracked)
         return written and session.front_picture.exists()
     selection = current_selection(session)
-    if selection is None or not winner_is_scored(session, selection):
+    if selection is None or not scoring_is_done(session, selection):
         return False
     if session.arguments.ablate and not ablation_is_done(session, selection):
         return False
@@ -171,7 +153,9 @@ def _keep(session: Session) -> None:
             keeper.write_missing()
             if selection is not None:
                 write_repeats(session, parent)
-                track_winner(session, parent, _write_page(session, selection))
+                from dl4ia.report.study_page import write_study_page  # slow to import
+
+                track_winner(session, parent, write_study_page(session, selection))
                 dashboard.write_study(session, selection, parent)
         _close_parent(session, parent, "FINISHED" if complete else "KILLED", selection)
 
@@ -221,20 +205,3 @@ def _draw_front(session: Session) -> None:
         (names[0], names[1]),
         session.front_picture,
     )
-
-
-def _write_page(session: Session, selection: Selection) -> Path:
-    """The report page, from the study alone."""
-    from dl4ia.report.study_page import write_study_page  # slow to import
-
-    page = session.page
-    write_study_page(
-        page,
-        session.study,
-        selection,
-        session.task.metric,
-        session.searched,
-        session.validation,
-        this_command(),
-    )
-    return page

@@ -37,7 +37,7 @@ EXAMPLE_IMAGES = 2  # of the exported model; one would freeze its batch size
 
 def check_winner(session: Session, selection: Selection) -> None:
     """Raise InputError where the test set was opened for something else; see `test_lock`."""
-    if not winner_is_scored(session, selection):
+    if not scoring_is_done(session, selection):
         test_lock.check_test_lock(
             session.study, _candidate(session, selection), session.arguments.reopen_test
         )
@@ -56,7 +56,7 @@ def score_winner(session: Session, selection: Selection) -> None:
     from dl4ia.tasks.pictures import draw_history  # slow to import
 
     study, seeds, epochs = session.study, session.arguments.seeds, session.retraining_epochs
-    if winner_is_scored(session, selection):
+    if scoring_is_done(session, selection):
         _bring_up_to_date(session, selection)
         return
     trial = trial_of(study, selection.winner)
@@ -163,8 +163,8 @@ def _bring_up_to_date(session: Session, selection: Selection) -> None:
         session.study.set_user_attr("winner", now)
 
 
-def winner_is_scored(session: Session, selection: Selection) -> bool:
-    """Whether the study has the winner's score, as long, and of as many seeds; of 0 it has."""
+def scoring_is_done(session: Session, selection: Selection) -> bool:
+    """Whether no score is missing: of as many seeds and epochs as are asked for, if any are."""
     if not session.arguments.seeds:
         return True
     known: dict[str, Any] = session.study.user_attrs.get("winner", {})
