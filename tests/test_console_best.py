@@ -58,7 +58,8 @@ def test_the_frame_is_the_study(uri: str, study: optuna.Study) -> None:
         assert row["commit"] == hidden(trial, "environment")["commit"] and row["run_id"]
         for name in SPACE:
             if name in trial.params:
-                assert str(row[name]) == str(trial.params[name]) or row[name] == trial.params[name]
+                assert row[name] == trial.params[name]
+                assert type(row[name]) is type(trial.params[name])
             elif name in row:
                 assert pd.isna(row[name])
     assert len(best_runs("segmentation", top=2, tracking_uri=uri)) == 2

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import optuna
@@ -53,6 +54,7 @@ def test_the_files_are_the_study(
             assert float(row["value"]) == pytest.approx(trial.value, abs=1e-5)
             assert int(row["epochs"]) == len(history_of(trial)["seconds"])
         for hyperparameter, value in trial.params.items():
+            assert type(value) is not int or row[hyperparameter] == str(value)
             assert row[hyperparameter] == str(value) or float(row[hyperparameter]) == pytest.approx(
                 value, rel=1e-5
             )
@@ -71,7 +73,9 @@ def test_the_files_are_the_study(
     )
     record = json.loads((written / name / "study.json").read_text())
     assert record["scores"] == scores and record["point"] == winner["point"]
-    assert record["command"] == winner["command"]
+    assert record["command"] == winner["command"] and record["last_command"] is None
+    made = [datetime.fromisoformat(each["end"]) for each in (*kept_repeats(study).values(), winner)]
+    assert record["end"] == max(made).isoformat(timespec="seconds")
     assert record["command"].startswith("python ") and "--trials 9" in record["command"]
     assert record["machine"]["processor"] and record["machine"]["commit"]
     page = (written / name / "README.md").read_text()
@@ -79,7 +83,7 @@ def test_the_files_are_the_study(
     assert "](study.png)" in page and (written / name / "study.png").stat().st_size > 10_000
     assert f"{scores[f'test_{metric}']:.4f}" in page
     assert "| ensemble" not in page
-    assert ("| mean over flips and quarter turns" in page) == (name == GLANDS)
+    assert ("| mean over flips and turns" in page) == (name == GLANDS)
     assert all(row["seed"].isdigit() and row["weights"].isdigit() for row in trials)
     assert not (written / name / "ablation.csv").exists() and "ablation.csv" not in page
 

@@ -224,7 +224,10 @@ def test_images_without_labels_are_unmixed_alike(release: Path, tmp_path: Path) 
         within = dl4ia(tmp_path, "data", "unmix", "release", "-o", out)
         assert within.returncode == 1 and f"{out}: 10 images of two stains" in within.stdout
     unmixed = dl4ia(tmp_path, "data", "unmix", "stains", "-o", "twice")
-    assert unmixed.returncode == 2 and "is of what an earlier run wrote" in unmixed.stderr
+    assert unmixed.returncode == 2 and "is output of an earlier run" in unmixed.stderr
+    (place / "sources.csv").write_text("slide,scanner\n7,a\n")  # a user's own table
+    further = dl4ia(tmp_path, "data", "unmix", "release", "-o", "further")
+    assert further.returncode == 1 and "further: 10 images of two stains" in further.stdout
 
 
 def test_a_file_of_a_zip_that_is_larger_than_any_image_is_refused(

@@ -89,7 +89,7 @@ def test_an_ablation_says_what_its_repeats_are() -> None:
     record = {"repeats": 2, "held_out": 0.25, "baseline": "unet", "effects": [effect]}
     assert paired_repeats(record) == "2 paired splits and seeds"  # of an older study
     said = paired_repeats(record | {"reused": 2})
-    assert said.startswith("2 paired splits and seeds (2 of the splits are earlier ones")
+    assert said.startswith("2 paired splits and seeds (2 on earlier splits, since")
 
 
 def test_repeats_of_several_commits_are_told() -> None:

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -135,13 +135,32 @@ def test_optimism_is_told_beside_that_of_the_report_s_best() -> None:
     assert selection.winner == 0 and selection.searched_best.trial == 1
     assert selection.shared_optimism == pytest.approx((2, 0.08, -0.35, error))
     assert findings.optimism(study, selection).endswith(
-        "has -0.3500; +0.4300 apart, with a standard error of 0.0122); the winner, chosen on fresh "
+        "has -0.3500; +0.4300 apart, with a standard error of 0.0122); the winner, chosen on these "
         "splits, has -0.3500"
     )
     selection = selected(
         study_of((0.9, 10, COMPLETE), (0.8, 9, COMPLETE)), Known({0.0: [None], 1.0: [0.7]})
     )
     assert selection.searched_best.trial == 1 and selection.optimism == pytest.approx(0.1)
+
+
+def test_optimism_where_the_search_s_best_fails() -> None:
+    study = study_of((0.9, 10, COMPLETE), (0.89, 9, COMPLETE))
+    late = selected(study, Known({0.0: [0.93, 0.92, None], 1.0: [0.7, 0.7, 0.7]}))
+    said = findings.optimism(study, late)
+    assert "trial 0, the search's best, had 0.9000" in said and "high side" not in said
+    at_once = selected(study, Known({0.0: [None], 1.0: [0.7]}))
+    said = findings.optimism(study, at_once)
+    assert said.startswith("trial 1, the search's best of those that could be trained again, had")
+
+
+def test_splits_that_are_the_search_s_own_are_not_called_fresh() -> None:
+    study = study_of((0.9, 10, COMPLETE))
+    selection = selected(study, Known({0.0: [0.8, 0.82]}))
+    assert findings.over_repeats(selection) == "2 fresh splits and seeds"
+    again = replace(selection, reused=2)
+    assert findings.over_repeats(again).startswith("2 splits and seeds, 2 of them on the search's")
+    assert "fresh" not in findings.optimism(study, again)
 
 
 def test_measured_optimism_of_the_search_s_best_is_unbiased_and_the_winner_s_is_not() -> None:
@@ -169,8 +188,8 @@ def test_the_search_s_best_is_told_from_its_equals_and_from_those_given_up() -> 
     said = findings.optimism(study, selected(study, Known(values)))
     assert said == (
         "trial 0, the search's best (one of 2 equals), had 0.9000 there and has 0.6550 on 2 fresh "
-        "splits and seeds: +0.2450, rather too much, for it was given up when it was low; the "
-        "winner, chosen on fresh splits, has -0.0533"
+        "splits and seeds: +0.2450, on the high side, since it was given up after low repeats; "
+        "the winner, chosen on these splits, has -0.0533"
     )
     once = findings.optimism(study, selected(study, Known({x: [0.7] for x in values})))
     assert "on 1 fresh split and seed: +0.2000" in once

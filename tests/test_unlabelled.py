@@ -216,7 +216,7 @@ def test_what_an_earlier_run_wrote_is_no_image(tmp_path: Path) -> None:
     masks.mkdir(parents=True)
     Image.fromarray(RGB).save(masks / "a.png")
     for place in (masks, masks / "a.png"):
-        with pytest.raises(InputError, match="is of what an earlier run wrote there; expected"):
+        with pytest.raises(InputError, match="is output of an earlier run; expected"):
             find_images([place], (masks,))
 
 

@@ -116,7 +116,7 @@ def test_the_summary(finished: Path, study: optuna.Study) -> None:
     assert re.search(rf"dice {spread}  \(pooled over pixels\)", text)
     for name in ("iou", "surface_dice_2px", "object_f1"):
         assert re.search(rf"  {name} 0\.\d{{4}} ± 0\.\d{{4}}", text)
-    assert "(ensemble of the 2 seeds, mean over flips and quarter turns; no single model)" in text
+    assert "(ensemble of the 2 seeds, mean over flips and turns; no single model)" in text
     assert "measured optimism: " in text
     assert "Report page:         mlruns/reports/segmentation-tiny-glands/index.html" in text
     assert (
@@ -217,7 +217,7 @@ def test_more_trials_than_time_keep_the_test_set_shut(tmp_path: Path) -> None:
     words = command(tmp_path, "--timeout", "0.1")
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "The time is over, 10 trials before the end." in ended.stdout
+    assert "The time is over, with 10 trials missing." in ended.stdout
     assert "--trials 1 ends with the best of these" in ended.stdout
     assert "Winner" not in ended.stdout
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}")

@@ -1,5 +1,7 @@
 """The best trials that MLflow knows, as a table."""
 
+from contextlib import suppress
+
 import pandas as pd
 
 from dl4ia.errors import InputError
@@ -10,7 +12,7 @@ from dl4ia.tracking.reading import TrackedRun, best_trials, study_names
 METRICS = {"segmentation": "val_dice", "classification": "val_accuracy"}
 WIDTH = 100  # characters
 LAST = ("commit", "run_id")
-TEXT = ("study", "point", *LAST)  # whatever it looks like
+NO_CHOICES = ("study", "seconds", *LAST)  # columns that differ without being hyperparameters
 
 
 def best_runs(
@@ -42,8 +44,9 @@ def best_runs(
         raise InputError(f"--study {study}: no such study in {experiment}; there is {names}")
     rows = [_row(rank, run, metric) for rank, run in enumerate(runs, start=1)]
     frame = pd.DataFrame(rows, columns=None if rows else ["rank", "study", "trial", metric])
-    frame = frame[[name for name in frame if name not in LAST] + [n for n in LAST if n in frame]]
-    return frame.apply(lambda column: column if column.name in TEXT else _as_numbers(column))
+    for name in {name: None for run in runs for name in run.parameters}:
+        frame[name] = _as_values([run.parameters.get(name) for run in runs])
+    return frame[[name for name in frame if name not in LAST] + [n for n in LAST if n in frame]]
 
 
 def best_records(runs: pd.DataFrame) -> list[dict[str, object]]:
@@ -58,12 +61,11 @@ def best_table(runs: pd.DataFrame) -> str:
     """The rows of `best_runs` in 100 columns: of the hyperparameters, those that differ and fit."""
     if runs.empty:
         return "No trial."
-    hidden = {"rank", "study", "trial", "seconds", "point", *LAST}
-    columns = {name: _cells(runs[name]) for name in runs if name not in hidden}
+    columns = {name: _cells(runs[name]) for name in runs}
     scores = [name for name in columns if name == "weights" or name.startswith("val_")]
     names = ["rank", *["study"] * (runs["study"].nunique() > 1), "trial", *scores, "point"]
-    columns |= {name: _cells(runs[name]) for name in ("rank", "study", "trial", "point")}
-    differing = [name for name in columns if name not in names and runs[name].nunique() > 1]
+    others = [name for name in columns if name not in {*names, *NO_CHOICES}]
+    differing = [name for name in others if runs[name].nunique() > 1]
     differing.sort(key=lambda name: name != "architecture")
     left_out = 0
     for name in differing:
@@ -88,16 +90,27 @@ def _row(rank: int, run: TrackedRun, metric: str) -> dict[str, object]:
     row["weights"] = int(run.metrics["weights"])
     row["seconds"] = run.metrics.get("seconds_total")
     row["point"] = run.tags.get("dl4ia.point", "")
-    row |= run.parameters
     return row | {"commit": run.tags.get("dl4ia.commit", ""), "run_id": run.id}
 
 
-def _as_numbers(column: pd.Series) -> pd.Series:
-    """MLflow's parameters are text."""
-    try:
-        return pd.to_numeric(column)
-    except (ValueError, TypeError):
-        return column
+def _as_values(texts: list[str | None]) -> pd.Series:
+    """MLflow's parameters are text: truth values, whole numbers, numbers, or text; None: missing.
+
+    Whole numbers and truth values stay what they are where some are missing.
+    """
+    values = [None if text is None else _value(text) for text in texts]
+    kinds = {type(value) for value in values if value is not None}
+    kind = {frozenset({int}): "Int64", frozenset({bool}): "boolean"}.get(frozenset(kinds))
+    return pd.Series(values, dtype=kind)
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _cells(column: pd.Series) -> list[str]:

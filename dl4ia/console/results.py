@@ -36,12 +36,13 @@ from dl4ia.search.trials import (
     hidden,
     history_of,
     is_interrupted,
+    is_skipped,
     seconds_of,
     trial_of,
 )
 from dl4ia.selection.ablation import effects_of, estimate_of
 from dl4ia.selection.finalists import Selection, completed_since
-from dl4ia.selection.repeats import repeat_environments
+from dl4ia.selection.repeats import kept_repeats, repeat_environments
 
 WHOLE = ("weights", "seed")  # columns of whole numbers, some of them missing
 
@@ -129,12 +130,12 @@ def _trials(study: optuna.Study) -> pd.DataFrame:
         rows.append(
             {
                 "trial": trial.number,
-                "state": "interrupted" if is_interrupted(trial) else trial.state.name.lower(),
+                "state": _state(trial),
                 "model": findings.describe(trial),
                 "of_the_report": "report_model" in trial.user_attrs,
                 "value": value,
                 "epochs": len(history.get("seconds", [])),
-                "seconds": sum(history.get("seconds", [])),
+                "seconds": seconds_of(trial),
                 "weights": trial.user_attrs.get("weights"),
                 "seed": trial.user_attrs.get("seed"),
                 "commit": hidden(trial, "environment").get("commit"),
@@ -142,7 +143,23 @@ def _trials(study: optuna.Study) -> pd.DataFrame:
                 **trial.params,
             }
         )
-    return pd.DataFrame(rows).astype(dict.fromkeys(WHOLE, "Int64"))
+    whole = [name for name, kinds in _kinds(study).items() if kinds == {int}]
+    return pd.DataFrame(rows).astype(dict.fromkeys([*WHOLE, *whole], "Int64"))
+
+
+def _state(trial: FrozenTrial) -> str:
+    if is_skipped(trial):
+        return "skipped"
+    return "interrupted" if is_interrupted(trial) else trial.state.name.lower()
+
+
+def _kinds(study: optuna.Study) -> dict[str, set[type]]:
+    """Hyperparameter -> the types of its values."""
+    found: dict[str, set[type]] = {}
+    for trial in study.get_trials(deepcopy=False):
+        for name, value in trial.params.items():
+            found.setdefault(name, set()).add(type(value))
+    return found
 
 
 def _finalists(study: optuna.Study, selection: Selection) -> pd.DataFrame:
@@ -219,15 +236,19 @@ def _record(
     winner: Mapping[str, Any] | None,
     selection: Selection | None,
 ) -> dict[str, Any]:
-    """study.json. Without a winner's record the last six lines are missing."""
+    """study.json. Without a winner's record there is nothing of its retraining and scores."""
     trials = study.get_trials(deepcopy=False)
     identity = study.user_attrs["identity"]
     environments = [hidden(trial, "environment") for trial in trials] + repeat_environments(study)
     starts = [trial.datetime_start for trial in trials if trial.datetime_start]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    further = [*kept_repeats(study).values(), *([winner] if winner else [])]
+    ends += [datetime.fromisoformat(each["end"]) for each in further]
+    command, last = (winner or study.user_attrs).get("command"), study.user_attrs.get("command")
     record = {
         "study": study.study_name,
-        "command": (winner or study.user_attrs).get("command"),
+        "command": command,
+        "last_command": last if last != command else None,
         "data": study.user_attrs.get("data", {}).get("source", identity["data"]),
         "identity": identity,
         "metric": identity["metric"],
@@ -259,7 +280,6 @@ def _record(
         return record
     compared = winner["compared_with"]
     return record | {
-        "end": datetime.fromisoformat(winner["end"]).isoformat(timespec="seconds"),
         "retraining_commits": winner["commits"],
         "retraining_epochs": winner["epochs"],
         "seeds": winner["seeds"],

@@ -9,6 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.exc import SQLAlchemyError
+from tqdm import tqdm
 
 from dl4ia.addresses import hide_password
 from dl4ia.errors import InputError, first_line
@@ -27,8 +28,8 @@ def check_copy(study: optuna.Study, url: str, file: Path) -> None:
     beside = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
     if any(each.exists() and each.stat().st_size for each in beside):
         raise InputError(
-            f"{file}: is in use, or what used it was killed; end that, or open the study there "
-            f"once more, or {elsewhere}"
+            f"{file}: another program uses it, or one was killed while it did; end it, or open the "
+            f"study there once more, or {elsewhere}"
         )
     try:
         known = optuna.load_study(study_name=study.study_name, storage=f"sqlite:///{file}")
@@ -77,7 +78,8 @@ def _write(study: optuna.Study, storage: RDBStorage) -> None:
             storage.set_study_system_attr(copied._study_id, key, value)
     for key, value in study.user_attrs.items():
         copied.set_user_attr(key, value)
-    copied.add_trials([_without_host(trial) for trial in study.get_trials()])
+    trials = tqdm(study.get_trials(), unit="trial", disable=None, leave=False)
+    copied.add_trials(_without_host(trial) for trial in trials)
     storage.engine.dispose()
 
 

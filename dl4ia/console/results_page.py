@@ -63,6 +63,7 @@ def results_page(
         "",
         *_since(record),
         f"    {record['command'] or 'the command is not known: an earlier version ran it'}",
+        *(f"    {command}" for command in [record["last_command"]] if command),
         "",
         f"Data: {plain(record['data'])}. From {record['start']} to {record['end']}; the trials' "
         f"training took {duration(record['trial_seconds'])}, added up over all processes. "
@@ -78,7 +79,7 @@ def results_page(
             "",
             "## Finalists",
             "",
-            f"Over {selection.repeats} fresh splits and seeds. Measured optimism: "
+            f"Over {findings.over_repeats(selection)}. Measured optimism: "
             f"{plain(findings.optimism(study, selection))}. Each repeat: "
             "[finalists.csv](finalists.csv). "
             f"{findings.several_ways(study, range(selection.repeats))}".rstrip(),

@@ -19,6 +19,7 @@ from dl4ia.errors import InputError
 from dl4ia.text import printable
 
 TABLE = "sources.csv"
+COLUMNS = ("file", "source", "error")
 
 
 def unmix_images(places: Sequence[Path], out: Path, size: int | None) -> tuple[int, list[str]]:
@@ -33,7 +34,8 @@ def unmix_images(places: Sequence[Path], out: Path, size: int | None) -> tuple[i
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: is there already; expected a new or an empty folder")
     whole = out.resolve()
-    earlier = [file.parent for place in places for file in place.rglob(TABLE)]
+    tables = [file for place in places for file in place.rglob(TABLE)]
+    earlier = [file.parent for file in tables if _is_ours(file)]
     files = find_images(places, skipped=earlier)
     whole.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=whole.parent, prefix=f".{whole.name}-"))
@@ -54,7 +56,7 @@ def _write(files: Sequence[Path], folder: Path, size: int | None) -> list[str]:
     # A name that is no text is written as its bytes.
     with (folder / TABLE).open("w", newline="", encoding="utf-8", errors="backslashreplace") as f:
         table = csv.writer(f)
-        table.writerow(("file", "source", "error"))
+        table.writerow(COLUMNS)
         for path in tqdm(files, unit="image", disable=None, leave=False):
             try:
                 stains = unmix(_in_colour(path), (size, size) if size else None)
@@ -66,6 +68,15 @@ def _write(files: Sequence[Path], folder: Path, size: int | None) -> list[str]:
                 Image.fromarray(stains).save(folder / name)
                 table.writerow((name, path, ""))
     return failures
+
+
+def _is_ours(table: Path) -> bool:
+    """Whether an earlier call has written it: others may call a table so too."""
+    try:
+        with table.open(newline="", encoding="utf-8", errors="replace") as opened:
+            return tuple(next(csv.reader(opened), ())) == COLUMNS
+    except (OSError, csv.Error):
+        return False
 
 
 def _in_colour(path: Path) -> Pixels:

@@ -27,8 +27,7 @@ def find_images(places: Sequence[Path], skipped: Sequence[Path] = ()) -> list[Pa
         whole = place.resolve()
         if outside & {whole, *whole.parents}:
             raise InputError(
-                f"{place}: is of what an earlier run wrote there; expected other images, or "
-                "another -o"
+                f"{place}: is output of an earlier run; expected other images, or another -o"
             )
         if place.is_dir():
             files = [path for path in _below(place) if path.suffix.lower() in SUFFIXES]

@@ -24,7 +24,7 @@ class Scored:
     """One point's retrainings on the test images.
 
     single: each metric, of S seeds. ensemble: of the mean of their probabilities. averaged: of the
-        mean over flips and quarter turns too, where the task has them.
+        mean over flips and turns too, where the task has them.
     whole: metrics that are no ratio of sums over images, one value a seed.
     """
 

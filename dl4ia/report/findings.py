@@ -17,6 +17,7 @@ from dl4ia.statistics import FEWEST_CLUSTERS, Estimate
 from dl4ia.text import plural, score_behind, short
 
 LEADERS = 10
+NO_OTHERS = "with so few images or patients there are hardly others"
 BY_CHANCE = "Of twenty such intervals about one leaves out 0 by chance."
 
 
@@ -70,13 +71,16 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
     best = selection.searched_best
     equals = sum(each.searched == best.searched for each in selection.finalists)
     among = f" (one of {equals} equals)" if equals > 1 else ""
+    if any(each.searched > best.searched for each in selection.finalists):
+        among += " of those that could be trained again"
+    split = "split" if selection.reused else "fresh split"
     said = (
         f"trial {best.trial}, the search's best{among}, had {best.searched:.4f} there and has "
-        f"{selection.estimate(best).mean:.4f} on {plural(len(best.values), 'fresh split')} and "
+        f"{selection.estimate(best).mean:.4f} on {plural(len(best.values), split)} and "
         f"{'seeds' if len(best.values) > 1 else 'seed'}: {selection.optimism:+.4f}"
     )
-    if best.given_up:
-        said += ", rather too much, for it was given up when it was low"
+    if best.given_up and not best.failed:
+        said += ", on the high side, since it was given up after low repeats"
     report, shared = selection.report_model, selection.shared_optimism
     if report is not None and shared is not None:
         name = describe(trial_of(study, report))
@@ -91,13 +95,16 @@ def optimism(study: optuna.Study, selection: Selection) -> str:
             beside += f"; {mine - its:+.4f} apart, with a standard error of {error:.4f}"
         said += f" ({beside})"
     if best.trial != selection.winner:
-        said += f"; the winner, chosen on fresh splits, has {selection.winners_optimism:+.4f}"
-    if selection.reused:
-        said += (
-            f"; {selection.reused} of the {selection.repeats} splits are the search's own, for so "
-            "few can hardly be dealt out otherwise"
-        )
+        said += f"; the winner, chosen on these splits, has {selection.winners_optimism:+.4f}"
     return said
+
+
+def over_repeats(selection: Selection) -> str:
+    """What the finalists were trained on again."""
+    if not selection.reused:
+        return plural(selection.repeats, "fresh split and seed", "fresh splits and seeds")
+    every = plural(selection.repeats, "split and seed", "splits and seeds")
+    return f"{every}, {selection.reused} of them on the search's own splits, since {NO_OTHERS}"
 
 
 def finalists(study: optuna.Study, selection: Selection) -> list[tuple[str, ...]]:
@@ -183,8 +190,7 @@ def paired_repeats(ablation: Mapping[str, Any]) -> str:
     counts = {len(each.differences) for each in effects_of(ablation) if not each.failure}
     fewer = f"up to {max(counts)} of " if counts - {asked} else ""
     count = fewer + plural(asked, "paired split and seed", "paired splits and seeds")
-    earlier = "of the splits are earlier ones, for so few can hardly be dealt out otherwise"
-    count += f" ({reused} {earlier})" if reused else ""
+    count += f" ({reused} on earlier splits, since {NO_OTHERS})" if reused else ""
     if chosen_by := ablation.get("chosen_by", 0):
         count += (
             f" (by {chosen_by} of which the winner was chosen since, which flatters its choices)"
@@ -206,7 +212,10 @@ def several_ways(study: optuna.Study, numbers: Container[int]) -> str:
     if len(ways) < 2:
         return ""
     named = "; ".join(sorted(ways))
-    return f"These trainings were not all made alike ({named}): differences may be of that."
+    return (
+        f"These trainings were not all made with the same code and hardware ({named}), which may "
+        "explain some of the differences."
+    )
 
 
 def several_ways_of(study: optuna.Study, ablation: Mapping[str, Any]) -> str:
@@ -299,7 +308,7 @@ def ensemble_labels(seeds: int) -> dict[str, str]:
     """The end of a score's name -> in words; without the ensemble of a single seed."""
     of_seeds = "" if seeds == 1 else f"ensemble of the {seeds} seeds, "
     labels = {} if seeds == 1 else {"ensemble": of_seeds.removesuffix(", ")}
-    return labels | {"ensemble_averaged": f"{of_seeds}mean over flips and quarter turns"}
+    return labels | {"ensemble_averaged": f"{of_seeds}mean over flips and turns"}
 
 
 def states(study: optuna.Study) -> str:

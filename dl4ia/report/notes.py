@@ -135,8 +135,8 @@ def _finalists(study: optuna.Study, selection: Selection) -> list[str]:
     if not selection.finalists:
         return []
     said = (
-        f"The best points, trained again on {plural(selection.repeats, 'fresh split')} and "
-        "seeds that the search never used. The *measured optimism*: "
+        f"The best points, trained again on {findings.over_repeats(selection)}. The *measured "
+        "optimism*: "
         f"{plain(findings.optimism(study, selection))}."
     )
     return ["## Finalists", said, table(findings.finalists(study, selection))]

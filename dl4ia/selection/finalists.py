@@ -37,6 +37,11 @@ class Finalist:
     values: tuple[float, ...]
     given_up: str = ""
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was given up because it could not be trained."""
+        return self.given_up.startswith(FAILED)
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -217,7 +222,7 @@ def _label(trial: FrozenTrial) -> str:
 def _rank_of_report(finalist: Finalist) -> tuple[bool, int, bool, float, int, int]:
     """Which did not fail, stayed longest and, over the same repeats, did best."""
     mean = float(np.mean(finalist.values)) if finalist.values else -np.inf
-    ending = (finalist.given_up.startswith(FAILED), -len(finalist.values), bool(finalist.given_up))
+    ending = (finalist.failed, -len(finalist.values), bool(finalist.given_up))
     return *ending, -mean, finalist.weights, finalist.trial
 
 
