@@ -9,6 +9,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
@@ -21,9 +22,8 @@ from dl4ia.report.progress import Progress
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.session import SearchTime
 from dl4ia.workers import processes
-from dl4ia.workers.jobs import jobs_done, put_jobs, take_jobs
-from dl4ia.workflow import trials
-from dl4ia.workflow.ahead import train_ahead
+from dl4ia.workers.jobs import close_jobs, jobs_done, put_jobs, take_jobs
+from dl4ia.workflow import ahead, trials
 from dl4ia.workflow.trials import Trials
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -36,11 +36,16 @@ ASKING = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
 
 
 def test_each_job_is_done_once(tmp_path: Path) -> None:
-    put_jobs(tmp_path, [{"number": number} for number in range(100)])
+    put_jobs(tmp_path, [{"number": number} for number in range(60)])
     names = ("one.txt", "two.txt", "three.txt")
     processes = [SPAWN.Process(target=work, args=(tmp_path, name)) for name in names]
     for process in processes:
         process.start()
+    while jobs_done(tmp_path) < 60:
+        assert any(process.is_alive() for process in processes)
+        time.sleep(0.01)
+    put_jobs(tmp_path, [{"number": number} for number in range(60, 100)])
+    close_jobs(tmp_path)
     for process in processes:
         process.join()
         assert process.exitcode == 0
@@ -52,6 +57,7 @@ def test_each_job_is_done_once(tmp_path: Path) -> None:
 
 def test_a_job_whose_process_dies_is_done_by_another(tmp_path: Path) -> None:
     put_jobs(tmp_path, [{"number": number} for number in range(3)])
+    close_jobs(tmp_path)
     process = SPAWN.Process(target=die, args=(tmp_path,))
     process.start()
     process.join()
@@ -112,10 +118,42 @@ def test_workers_that_die_leave_their_jobs_to_the_study(
         objective=SimpleNamespace(device=torch.device("cpu")),
         task=SimpleNamespace(cores_a_worker=1),
     )
-    train_ahead(session, [{"kind": "repeat"}] * 3)  # type: ignore[arg-type]
+    with ahead.Ahead(session) as several:  # type: ignore[arg-type]
+        several.train([{"kind": "repeat"}] * 3)
     said = capsys.readouterr().out
     assert "3 trainings, 2 at once" in said
     assert "workers died in a row" in said and "one by one" in said
+
+
+def test_workers_stay_for_more_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But where others are to be so many that they would share the cores in another way."""
+    opened: list[int] = []
+    closed: list[bool] = []
+
+    class Doing(nullcontext[None]):
+        def __init__(self, count: int, flags: list[str]) -> None:
+            super().__init__()
+            opened.append(count)
+            self.folder = Path(flags[-1])
+
+        def mend(self, trained: bool) -> bool:
+            for file in self.folder.glob("*.json"):
+                file.with_suffix(".done").touch()
+            return not (self.folder / "closed").exists()
+
+        def __exit__(self, *failure: object) -> None:
+            closed.append((self.folder / "closed").exists())
+
+    monkeypatch.setattr(ahead, "open_workers", lambda session, count, flags: Doing(count, flags))
+    monkeypatch.setattr(ahead, "OFTEN", 0)
+    arguments = SimpleNamespace(workers=3, ray=None, out=tmp_path)
+    device = SimpleNamespace(device=torch.device("cpu"))
+    session: Any = SimpleNamespace(arguments=arguments, objective=device)
+    with ahead.Ahead(session) as several:
+        for count in (3, 5, 1, 4, 2):
+            several.train([{"kind": "repeat"}] * count)
+            assert closed == [True] * (len(opened) - 1)
+    assert opened == [3, 2] and closed == [True, True]
 
 
 def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

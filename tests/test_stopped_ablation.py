@@ -16,6 +16,7 @@ from dl4ia.selection.finalists import without_finalists
 from dl4ia.selection.repeats import Repeats, kept_repeats
 from dl4ia.session import Session
 from dl4ia.workflow.ablation import ablation_is_done, run_ablation
+from dl4ia.workflow.ahead import Ahead
 
 FLAGS = ("--finalists", "0", "--repeats", "2", "--workers", "1")
 MODEL_3 = 3  # a trial, whose point is the report's model 3
@@ -53,7 +54,7 @@ def test_a_stopped_ablation_shows_what_it_has_and_goes_on(
 
     monkeypatch.setattr(Repeats, "_train", stopped)
     with pytest.raises(KeyboardInterrupt):
-        run_ablation(session, selection)
+        run_ablation(session, selection, Ahead(session))
     assert {name: len(each.differences) for name, each in effects_in(session).items()} == (
         dict.fromkeys(differing, 1)
     )
@@ -63,14 +64,14 @@ def test_a_stopped_ablation_shows_what_it_has_and_goes_on(
     (chosen, *_) = sorted(differing)
     arguments = replace(session.arguments, ablate=(chosen, "base_width"))
     one = replace(session, arguments=arguments)
-    run_ablation(one, selection)
+    run_ablation(one, selection, Ahead(one))
     counts = {name: len(each.differences) for name, each in effects_in(session).items()}
     assert counts == dict.fromkeys(differing, 1) | {chosen: 2}  # the others' are not lost
     assert ablation_is_done(one, selection) and not ablation_is_done(session, selection)
     assert "base_width: the winner has baseline's" in capsys.readouterr().out
     known = len(kept_repeats(session.study))
 
-    run_ablation(session, selection)
+    run_ablation(session, selection, Ahead(session))
     assert ablation_is_done(session, selection)
     assert {len(each.differences) for each in effects_in(session).values()} == {2}
     assert len(kept_repeats(session.study)) == known + len(differing) - 1
@@ -82,11 +83,11 @@ def test_what_cannot_be_turned_back_is_said_and_trains_nothing(
     session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate", "weight_decay,dropout")
     search(session.study, session.objective, 1, None, session.turns, lambda trial: None)
     selection = without_finalists(session.study, session.study.get_trials()[0])
-    run_ablation(session, selection)  # of the baseline itself
+    run_ablation(session, selection, Ahead(session))  # of the baseline itself
     said = capsys.readouterr().out
     assert "weight_decay: the winner has none" in said and "dropout: the winner has base" in said
     every = replace(session, arguments=replace(session.arguments, ablate=ALL))
-    run_ablation(every, selection)
+    run_ablation(every, selection, Ahead(every))
     assert ablation_is_done(session, selection) and ablation_is_done(every, selection)
     assert not kept_repeats(session.study)
 
@@ -107,7 +108,7 @@ def test_a_winner_that_fails_is_told_and_earlier_repeats_are_kept(
     monkeypatch.setattr(Repeats, "_train", failing)
     for _ in range(2):  # and again, from what is kept
         with pytest.raises(InputError, match=r"trial 3 fails on fresh splits \(loss is nan\)"):
-            run_ablation(session, selection)
+            run_ablation(session, selection, Ahead(session))
         (effect,) = effects_in(session).values()
         assert effect.name == "schedule" and len(effect.differences) == 1
 
@@ -121,7 +122,7 @@ def test_a_choice_that_a_winner_like_others_cannot_turn_back_is_said(
     search(session.study, session.objective, MODEL_3 + 1, None, session.turns, lambda trial: None)
     selection = without_finalists(session.study, session.study.get_trials()[MODEL_3])
     assert ablation_is_done(session, selection)
-    run_ablation(session, selection)
+    run_ablation(session, selection, Ahead(session))
     said = capsys.readouterr().out
     assert "--ablate weight_decay: the winner has none" in said
     assert "--ablate base_width: the winner has baseline's" in said
@@ -134,7 +135,7 @@ def test_repeats_by_which_the_winner_was_chosen_since_are_told(
     session = open_in(tmp_path / "out", gland_folder, *FLAGS, "--ablate", "schedule")
     search(session.study, session.objective, MODEL_3 + 1, None, session.turns, lambda trial: None)
     selection = without_finalists(session.study, session.study.get_trials()[MODEL_3])
-    run_ablation(session, selection)
+    run_ablation(session, selection, Ahead(session))
     record = ablation_of(session.study, MODEL_3)
     assert record and paired_repeats(record) == "2 paired splits and seeds"
     session.study.set_user_attr("selection", {"repeats": 3})

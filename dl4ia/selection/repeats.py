@@ -169,7 +169,6 @@ def make_repeats(
     objective: Objective,
     numbers: range,
     groups: tuple[str, ...] | None,
-    train_ahead: Callable[[Sequence[Job]], object] = lambda jobs: None,
 ) -> Repeats:
     """The repeats of those numbers: folds of a fresh partition of the training data, and of more.
 
@@ -187,7 +186,7 @@ def make_repeats(
             splits, (make_splits(strata, parts, seed, groups, evenly=False) for seed in seeds)
         )
     fresh = splits[searched:][: numbers.stop]
-    return Repeats(study, objective, tuple(fresh), numbers, train_ahead)
+    return Repeats(study, objective, tuple(fresh), numbers)
 
 
 def _freshest(known: Sequence[Split], partitions: Iterable[tuple[Split, ...]]) -> tuple[Split, ...]:

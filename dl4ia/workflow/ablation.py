@@ -22,10 +22,11 @@ from dl4ia.selection.ablation import (
 from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
+from dl4ia.workflow.ahead import Ahead
 from dl4ia.workflow.finalists import repeats_of
 
 
-def run_ablation(session: Session, selection: Selection) -> None:
+def run_ablation(session: Session, selection: Selection, ahead: Ahead) -> None:
     """Turn back the winner's choices, and write the effects into the study."""
     if not session.arguments.ablate:
         return
@@ -36,7 +37,7 @@ def run_ablation(session: Session, selection: Selection) -> None:
     winner = trial_of(session.study, selection.winner).params
     turned = _turned_back(session, winner)
     wanted = {name: turned[name] for name in _wanted(session, turned)}
-    repeats = repeats_of(session, _of_ablation(session))
+    repeats = repeats_of(session, _of_ablation(session), ahead)
     print(
         f"\nAblation: {plural(len(wanted), 'choice')} of {label} turned back to {baseline}'s"
         + (f", {len(repeats)} further repeats each" if wanted else ""),

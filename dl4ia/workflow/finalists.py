@@ -1,7 +1,6 @@
 """What follows the search: the finalists' repeats, and who wins them."""
 
 from dataclasses import replace
-from functools import partial
 
 from optuna.trial import FrozenTrial
 from tqdm import tqdm
@@ -15,10 +14,10 @@ from dl4ia.selection.repeats import Repeats, make_repeats
 from dl4ia.session import Session
 from dl4ia.text import plural
 from dl4ia.workers.jobs import Job
-from dl4ia.workflow.ahead import train_ahead
+from dl4ia.workflow.ahead import Ahead
 
 
-def run_finalists(session: Session) -> Selection:
+def run_finalists(session: Session, ahead: Ahead) -> Selection:
     """Train what is missing of the finalists' repeats, and say who wins.
 
     Raises InputError where no trial was completed, or every finalist fails.
@@ -27,7 +26,7 @@ def run_finalists(session: Session) -> Selection:
     if known:
         return known
     trials = choose_finalists(session.study, session.arguments.finalists)
-    repeats = repeats_of(session, range(session.arguments.repeats))
+    repeats = repeats_of(session, range(session.arguments.repeats), ahead)
     epochs = session.identity.epochs
     print(
         f"\nFinalists: {plural(len(trials), 'point')} on up to {len(repeats)} fresh splits and "
@@ -70,9 +69,9 @@ def train_repeat(session: Session, job: Job) -> None:
     repeats_of(session, range(number, number + 1)).train(job["point"], number, job["label"])
 
 
-def repeats_of(session: Session, numbers: range) -> Repeats:
-    """Those of these numbers, on this study's images: missing ones are trained several at once."""
+def repeats_of(session: Session, numbers: range, ahead: Ahead | None = None) -> Repeats:
+    """Those of these numbers, on this study's images; with `ahead` several are trained at once."""
     by_patient = session.arguments.split_by == "patient"
     groups = session.dataset.groups if by_patient else None
-    ahead = partial(train_ahead, session)
-    return make_repeats(session.study, session.objective, numbers, groups, ahead)
+    repeats = make_repeats(session.study, session.objective, numbers, groups)
+    return repeats if ahead is None else replace(repeats, train_ahead=ahead.train)

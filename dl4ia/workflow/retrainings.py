@@ -20,7 +20,7 @@ from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
 from dl4ia.workers.jobs import Job
-from dl4ia.workflow.ahead import train_ahead
+from dl4ia.workflow.ahead import Ahead
 
 
 def validation_history(session: Session, trial: FrozenTrial) -> dict[str, list[float]]:
@@ -61,7 +61,7 @@ def _validate(
     return history
 
 
-def train_missing(session: Session, selection: Selection) -> None:
+def train_missing(session: Session, selection: Selection, ahead: Ahead) -> None:
     """Whatever is missing of all that the winner's score needs, several trainings at once."""
     trials = session.study.get_trials(deepcopy=False)
     winner, report, epochs = selection.winner, selection.report_model, session.retraining_epochs
@@ -74,7 +74,7 @@ def train_missing(session: Session, selection: Selection) -> None:
     is_longer = epochs != session.identity.epochs
     if is_longer and _kept_validation(session, trials[winner]) is None:
         jobs.insert(0, {"kind": "validation", "trial": winner})
-    train_ahead(session, jobs, f"\nTraining for the winner's score, {epochs} epochs each\n")
+    ahead.train(jobs, f"\nTraining for the winner's score, {epochs} epochs each\n")
 
 
 def train_retraining(session: Session, job: Job) -> None:

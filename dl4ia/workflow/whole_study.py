@@ -23,7 +23,7 @@ from dl4ia.session import Length, Session, open_session
 from dl4ia.tasks.task import Task
 from dl4ia.tracking.runs import Status
 from dl4ia.workflow.ablation import ablation_is_done, run_ablation
-from dl4ia.workflow.ahead import work_ahead
+from dl4ia.workflow.ahead import Ahead, work_ahead
 from dl4ia.workflow.finalists import current_selection, run_finalists, train_repeat
 from dl4ia.workflow.keeper import Keeper
 from dl4ia.workflow.recording import (
@@ -182,11 +182,12 @@ def _finish(session: Session) -> Selection | None:
         numbers = [trial.number for trial in pareto_front(session.study)]
         session.study.set_user_attr("front", numbers)  # that it has ended, as a selection says
         return None
-    selection = run_finalists(session)
-    check_winner(session, selection)  # a command that is refused leaves the study as it was
-    session.study.set_user_attr("selection", selection.as_record())
-    run_ablation(session, selection)
-    score_winner(session, selection)
+    with Ahead(session) as ahead:
+        selection = run_finalists(session, ahead)
+        check_winner(session, selection)  # a command that is refused leaves the study as it was
+        session.study.set_user_attr("selection", selection.as_record())
+        run_ablation(session, selection, ahead)
+        score_winner(session, selection, ahead)
     return selection
 
 

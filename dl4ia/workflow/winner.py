@@ -23,6 +23,7 @@ from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
 from dl4ia.text import plural
 from dl4ia.training.precision import exactly
+from dl4ia.workflow.ahead import Ahead
 from dl4ia.workflow.retrainings import (
     folder_of,
     retrain,
@@ -48,7 +49,7 @@ def _candidate(session: Session, selection: Selection) -> test_lock.Candidate:
     return test_lock.Candidate(selection.winner, seeds, epochs)
 
 
-def score_winner(session: Session, selection: Selection) -> None:
+def score_winner(session: Session, selection: Selection, ahead: Ahead) -> None:
     """Retrain the winner, and the report's best model beside it, score both, and write the study.
 
     Call `check_winner` first. Raises InputError where retraining fails.
@@ -61,7 +62,8 @@ def score_winner(session: Session, selection: Selection) -> None:
         return
     trial = trial_of(study, selection.winner)
     start = datetime.now()
-    train_missing(session, selection)
+    train_missing(session, selection, ahead)
+    ahead.close()  # scoring takes memory
     history = validation_history(session, trial)
     retrainings = retrain(session, trial.number, trial.params, seeds, epochs)
     others = retrain_report_model(session, selection)
