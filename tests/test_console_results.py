@@ -172,7 +172,7 @@ def test_a_copy_that_was_gone_on_with_is_not_replaced(
     assert (tmp_path / GLANDS / "optuna.db").read_text() == "something else"
     (tmp_path / GLANDS / "optuna.db-wal").write_text("not yet in the database")
     used = dl4ia(gland_study, *to)
-    assert used.returncode == 2 and "is in use" in used.stderr
+    assert used.returncode == 2 and "another program uses it" in used.stderr
 
 
 def test_a_waiting_trial_that_was_trained_is_no_trial_of_the_copy(
