@@ -110,7 +110,7 @@ def check_has_study(url: str) -> None:
 
 
 def exists(url: str) -> bool:
-    """Whether a database is there already; of a server's one, True."""
+    """Whether a database file is there already; True of a database on a server."""
     parsed = sqlalchemy.make_url(url)
     return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
 

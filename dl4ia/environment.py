@@ -1,4 +1,7 @@
-"""What a result was made with: commit, versions, machine. Imported before torch, so kept light."""
+"""What a result was made with: commit, versions, machine; and which processes are alive.
+
+Imported before torch, so kept light.
+"""
 
 import ctypes
 import importlib.metadata

@@ -1,7 +1,8 @@
 """A search space is data: a flat dict from hyperparameter name to a typed domain.
 
-It is read three ways: to sample a point from a trial (`sample`), to check that a named point lies
-inside (`check_point`), and to write the table of search_spaces/README.md (`markdown_table`).
+It is read to sample a point from a trial (`sample`), to check that a named point lies inside
+(`check_point`), to tell one space from another (`fingerprint`), and to write the table of
+search_spaces/README.md (`markdown_table`).
 
 A domain may carry `when`, the values of earlier hyperparameters for which it applies. Where it
 does not apply it is absent from the point: neither sampled nor logged, so that it cannot blur the

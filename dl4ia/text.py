@@ -1,4 +1,4 @@
-"""Words and figures as text: aligned tables, plurals, times."""
+"""Words and figures as text: aligned tables, plurals, times, names of metrics."""
 
 import re
 from collections.abc import Sequence

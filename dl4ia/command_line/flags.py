@@ -1,4 +1,4 @@
-"""The flags that every study has. Imports nothing heavy: `--help` answers at once."""
+"""The flags of the studies. Imports nothing heavy: `--help` answers at once."""
 
 import argparse
 from collections.abc import Callable, Sequence
@@ -22,7 +22,10 @@ from dl4ia.text import printable
 
 @dataclass(frozen=True)
 class StudyArguments:
-    """What the user asked for; None where the default depends on the data."""
+    """What the user asked for; None where that was not said.
+
+    worker, jobs, until: of a process that another one has started.
+    """
 
     trials: int
     points: Path | None

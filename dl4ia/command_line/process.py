@@ -81,7 +81,7 @@ def is_stopping() -> bool:
 
 
 def _stop(signal_number: int, frame: FrameType | None) -> None:
-    """A polite kill is a Ctrl-C."""
+    """SIGTERM ends a command as Ctrl-C does."""
     global _stopping
     _stopping = True
     raise KeyboardInterrupt

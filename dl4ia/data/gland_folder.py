@@ -1,4 +1,4 @@
-"""The course's gland folder: Train/ and Test/ with pairs of image_NN and label_NN, of any size."""
+"""Gland images as the course has them: Train/ and Test/ with pairs image_NN, label_NN, of any size."""
 
 import hashlib
 from pathlib import Path

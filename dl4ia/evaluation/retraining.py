@@ -20,7 +20,7 @@ from dl4ia.training.precision import training_precision
 
 @dataclass(frozen=True)
 class Retraining:
-    """One retraining of the winner, from its own seed."""
+    """One retraining of a trial's point, from its own seed."""
 
     model: nn.Module
     history: dict[str, list[float]]  # train_loss, train_accuracy: one value an epoch
@@ -119,5 +119,5 @@ class Retrainer:
 
 
 def retraining_seed(study_seed: int, trial: int, number: int) -> int:
-    """The seed of the winner's `number`-th retraining."""
+    """The seed of the `number`-th retraining of a trial."""
     return derive_seed(study_seed, "retraining", trial, number)

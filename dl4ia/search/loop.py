@@ -170,7 +170,7 @@ def _run_interrupted_again(study: optuna.Study, trials: list[FrozenTrial]) -> No
         told: dict[str, Any] = {
             name: trial.user_attrs[name] for name in kept if name in trial.user_attrs
         }
-        # Whom the user stops is no suspect.
+        # That the user has stopped it is no sign that it kills its process.
         died = "stopped" not in trial.user_attrs
         told |= {"retry_of": trial.number}
         told |= {"attempts": trial.user_attrs.get("attempts", 1) + died}

@@ -102,7 +102,7 @@ class SegmentationTask:
         }
 
     def whole_scores(self, probabilities: Tensor, dataset: Dataset) -> dict[str, float]:
-        """None."""
+        """Empty: all of its metrics are means, or ratios of sums, over images."""
         return {}
 
     def draw_trial(

@@ -17,7 +17,7 @@ class RunRecord:
     name: str
     kind: Kind
     study: str
-    tags: Mapping[str, str]  # "dl4ia.trial": "7" is what `Tracker.find` returns the run by
+    tags: Mapping[str, str]  # "dl4ia.trial": "7", for example, by which `Tracker.find` has it
     parameters: Mapping[str, object]
     metrics: Mapping[str, float]  # final values
     history: Mapping[str, Sequence[float]]  # metric name -> one value an epoch, from epoch 1

@@ -70,10 +70,9 @@ def fit(
     """Train `model` in place on `device`; yield each epoch's metrics.
 
     Convolutions and matrix products compute in `precision` (of float32 a GPU makes TF32 in
-    convolutions), but for
-    the last epoch's evaluation, which like weights and losses is in float32 always: what is scored
-    is what is exported. On a CPU at most `largest_part` pixels pass through the network at once
-    (None: LARGEST_PART).
+    convolutions), but for the last epoch's evaluation, which like weights and losses is in float32
+    always: what is scored is what is exported. On a CPU at most `largest_part` pixels pass through
+    the network at once (None: LARGEST_PART).
 
     train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
     accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
