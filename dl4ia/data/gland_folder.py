@@ -1,4 +1,4 @@
-"""Gland images as the course has them: Train/ and Test/ with pairs image_NN, label_NN, of any size."""
+"""Gland images as the course has them: Train/ and Test/ with pairs image_NN, label_NN."""
 
 import hashlib
 from pathlib import Path
