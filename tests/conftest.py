@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 tune_process()  # before torch is imported
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are two test processes
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are several test processes
 
 ROOT = Path(__file__).parent.parent
 
