@@ -194,14 +194,14 @@ def open_session(
     if exists(storage):
         with opening.take("open"):
             check_identity(storage, name, identity)
-    if points and not arguments.most_weights:
-        check_points(storage, name, searched, points, arguments.trials)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Ctrl-C in the middle of a query is answered in one line, not also as a cursor left open.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with opening.take("open"):
         check_identity(storage, name, identity)
+        if points and not arguments.most_weights:
+            check_points(storage, name, searched, points, arguments.trials)
         study = open_study(open_storage(storage), name, identity, searched)
         if points:
             enqueue_points(study, points)

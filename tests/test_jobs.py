@@ -18,11 +18,12 @@ from conftest import ROOT, dl4ia, write_gland_folder
 from job_takers import die, work
 from optuna.trial import TrialState, create_trial
 
+from dl4ia.errors import OutOfMemory
 from dl4ia.report.progress import Progress
 from dl4ia.selection.repeats import kept_repeats
 from dl4ia.session import SearchTime
 from dl4ia.workers import processes
-from dl4ia.workers.jobs import close_jobs, jobs_done, put_jobs, take_jobs
+from dl4ia.workers.jobs import Job, close_jobs, jobs_done, put_jobs, take_jobs
 from dl4ia.workflow import ahead, trials
 from dl4ia.workflow.trials import Trials
 
@@ -126,7 +127,7 @@ def test_workers_that_die_leave_their_jobs_to_the_study(
 
 
 def test_workers_stay_for_more_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But where others are to be so many that they would share the cores in another way."""
+    """But where half of them would do, and have twice the cores each."""
     opened: list[int] = []
     closed: list[bool] = []
 
@@ -139,6 +140,9 @@ def test_workers_stay_for_more_trainings(tmp_path: Path, monkeypatch: pytest.Mon
         def mend(self, trained: bool) -> bool:
             for file in self.folder.glob("*.json"):
                 file.with_suffix(".done").touch()
+            return True
+
+        def at_work(self) -> bool:
             return not (self.folder / "closed").exists()
 
         def __exit__(self, *failure: object) -> None:
@@ -146,14 +150,36 @@ def test_workers_stay_for_more_trainings(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ahead, "open_workers", lambda session, count, flags: Doing(count, flags))
     monkeypatch.setattr(ahead, "OFTEN", 0)
-    arguments = SimpleNamespace(workers=3, ray=None, out=tmp_path)
+    arguments = SimpleNamespace(workers=4, ray=None, out=tmp_path)
     device = SimpleNamespace(device=torch.device("cpu"))
     session: Any = SimpleNamespace(arguments=arguments, objective=device)
     with ahead.Ahead(session) as several:
-        for count in (3, 5, 1, 4, 2):
+        for count in (4, 9, 1, 3, 2):
             several.train([{"kind": "repeat"}] * count)
             assert closed == [True] * (len(opened) - 1)
-    assert opened == [3, 2] and closed == [True, True]
+    assert opened == [4, 2] and closed == [True, True]
+    session.arguments.workers = None
+    free = iter([2])  # workers that there is memory for: asked for only while none are open
+    monkeypatch.setattr(ahead, "default_count", lambda device, gpus: next(free))
+    monkeypatch.setattr(ahead, "_is_worth_it", lambda session, jobs, count: jobs > 3)
+    with ahead.Ahead(session) as several:
+        for count in (5, 3, 2):
+            several.train([{"kind": "repeat"}] * count)
+    assert opened == [4, 2, 2]
+
+
+def test_where_a_training_fails_the_workers_leave_their_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which it may have failed for want of."""
+    put_jobs(tmp_path, [{"kind": "repeat"}])
+    close_jobs(tmp_path)
+
+    def fail(job: Job) -> None:
+        raise OutOfMemory("epoch 1: out of memory")
+
+    ahead.work_ahead(tmp_path, {"repeat": fail})
+    assert jobs_done(tmp_path) == 1 and (tmp_path / ahead.FAILED).exists()
 
 
 def test_workers_that_die_in_every_trial_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

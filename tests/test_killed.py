@@ -86,7 +86,7 @@ def test_nothing_is_lost(tmp_path: Path, workers: int) -> None:
     assert process.wait(timeout=300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
     print(f"killed {dict(killed)}")
     study = check(tmp_path)
-    assert killed.total() >= 3, "the study ended before it was killed much"
+    assert killed.total() >= min(3, kills), "the study ended before it was killed much"
     if kills == KILLS:
         assert any(is_interrupted(trial) for trial in study.get_trials(deepcopy=False))
 

@@ -334,8 +334,8 @@ def test_the_winner_is_registered_and_loads_without_unpickling(
     )
     assert version.description.endswith(
         f"Validation dice {validation} after 4 epochs on the search's own split, {fresh} after the "
-        f"trials' 3 on fresh splits; test dice {test}, the seeds' mean, 95 % interval {low} to "
-        f"{high}."
+        f"trials' 3 on the finalists' splits; test dice {test}, the seeds' mean, 95 % interval "
+        f"{low} to {high}."
     )
     selection = Selection.from_record(study.user_attrs["selection"])
     mean = selection.estimate(selection.of(selection.winner)).mean

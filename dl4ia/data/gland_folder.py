@@ -142,7 +142,7 @@ def _pairs(folder: Path) -> list[tuple[Path, Path]]:
     if not images:
         raise InputError(
             f"{folder}: no image_NN.png in it, but {describe_contents(folder)}; expected pairs "
-            "image_NN.png, label_NN.png (or .tif, .bmp; images also .jpg)"
+            "image_NN.png, label_NN.png (or .tif, .bmp, .gif; images also .jpg, .webp)"
         )
     for found, kind, others in ((images, "label", labels), (labels, "image", images)):
         for number, path in found.items():
@@ -182,8 +182,8 @@ def _read_label(path: Path) -> np.ndarray:
     if values[0] < 0:
         raise InputError(f"{path}: value {values[0]}; expected 0 (background) and larger ones")
     if len(glands) > 1 and glands != list(range(1, len(glands) + 1)):
-        is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-        advice = "save it as PNG" if is_jpeg else "renumber them, or save 0 and 255"
+        is_lossy = path.suffix.lower() in (".jpg", ".jpeg", ".webp")
+        advice = "save it as PNG" if is_lossy else "renumber them, or save 0 and 255"
         raise InputError(
             f"{path}: values {', '.join(map(str, values[:5]))}{', …' if len(values) > 5 else ''}; "
             f"expected 0 (background) and one other (gland), or glands numbered 1, 2, …: {advice}"

@@ -161,8 +161,8 @@ def mean_of(found: Estimate) -> str:
 
 def of_repeats(found: Estimate) -> str:
     """What that is of, and its interval where it has one."""
-    over = plural(found.count, "fresh split")
-    spread = f"mean ± SD over {over} and seeds" if found.count > 1 else f"on {over} and seed"
+    over = f"the finalists' {found.count} splits and seeds"
+    spread = f"mean ± SD over {over}" if found.count > 1 else "on the finalists' split and seed"
     return spread + (f"; 95 % interval {between(found)}" if found.has_interval else "")
 
 

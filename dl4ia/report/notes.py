@@ -96,7 +96,7 @@ def _winner(session: Session, selection: Selection) -> list[str]:
     if selection.finalists:
         found = selection.estimate(selection.of(selection.winner))
         interval = findings.between(found)
-        where = f"validation, {plural(found.count, 'fresh split')}"
+        where = f"validation, {plural(found.count, 'repeat')}"
         rows.append([where, f"{found.mean:.4f}", interval])
     test = findings.spread(scores, f"test_{metric}")
     over = f"test, {plural(winner['images'], 'image')}"

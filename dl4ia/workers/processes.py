@@ -107,6 +107,10 @@ class Workers:
                 process.kill()
                 process.wait()
 
+    def at_work(self) -> bool:
+        """Whether any has not ended."""
+        return any(each is not None and each.poll() is None for each in self._processes)
+
     def mend(self, progress: bool) -> bool:
         """Replace those that have died; whether any is still at work.
 

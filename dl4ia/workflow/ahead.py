@@ -7,7 +7,7 @@ So those that are known to be needed may be trained ahead, in any order and in a
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from dl4ia.command_line.process import GRACE
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import TrialFailure
 from dl4ia.search.trials import seconds_of
 from dl4ia.selection.ranking import ranked_trials
 from dl4ia.session import Session
@@ -27,6 +27,7 @@ from dl4ia.workers.jobs import Job, close_jobs, jobs_done, put_jobs, take_jobs
 from dl4ia.workers.processes import Workers, WorkersDied, default_count
 
 OFTEN = 0.5  # seconds between two looks
+FAILED = "failed"  # a file among the jobs: that one of them has
 START_UP = 10.0  # seconds until workers train
 
 
@@ -54,7 +55,7 @@ class Ahead:
         self._session = session
         self._open = ExitStack()
         self._workers: Workers | RayWorkers | None = None
-        self._count = 0
+        self._count = self._most = 0  # workers that are open, and that there was room for
 
     def __enter__(self) -> "Ahead":
         return self
@@ -68,18 +69,23 @@ class Ahead:
         Each has a "kind", one of `work_ahead`'s ways. heading: of what is printed. Where workers
         die and die, the jobs are left to whoever needs them. Raises InputError where a worker does.
         """
-        session, count = self._session, min(worker_count(self._session), len(jobs))
-        is_open = self._workers is not None and count == self._count
-        if count < 2 or session.arguments.ray:
+        # Open ones take of the memory that would be counted.
+        most = self._most if self._workers else worker_count(self._session)
+        count = min(most, len(jobs))
+        if count < 2 or self._session.arguments.ray:
             return
-        if not (is_open or _is_worth_it(session, len(jobs), count)):
+        # Half as many would have twice the cores each.
+        fit = self._count // 2 < count <= self._count
+        starts = not fit and _is_worth_it(self._session, len(jobs), count)
+        if not (starts or self._workers):
             return
-        tqdm.write(f"{heading}  {plural(len(jobs), 'training')}, {count} at once")
+        at_once = count if starts else min(self._count, len(jobs))
+        tqdm.write(f"{heading}  {plural(len(jobs), 'training')}, {at_once} at once")
         sys.stdout.flush()
         try:
-            if not is_open:
+            if starts:
                 self.close()
-                self._start(count)
+                self._start(count, most)
             self._wait_for(jobs)
         except WorkersDied as error:
             tqdm.write(f"{error}; here the trainings go on one by one")
@@ -87,20 +93,22 @@ class Ahead:
 
     def close(self, patience: float = GRACE) -> None:
         """End the workers: those that have nothing to do by themselves, within so many seconds."""
-        if self._workers is not None:
-            close_jobs(self._folder)
-            end = time.monotonic() + patience
-            with suppress(InputError):  # that one has died: nothing more is asked of it
-                while time.monotonic() < end and self._workers.mend(False):
+        try:
+            if self._workers is not None:
+                close_jobs(self._folder)
+                end = time.monotonic() + patience
+                while time.monotonic() < end and self._workers.at_work():
                     time.sleep(0.05)
-        self._open.close()
-        self._workers = None
+        finally:
+            self._workers, self._count = None, 0
+            self._open.close()
 
-    def _start(self, count: int) -> None:
+    def _start(self, count: int, most: int) -> None:
         folder = self._open.enter_context(TemporaryDirectory())
-        workers = open_workers(self._session, count, ["--jobs", folder])
-        self._workers, self._count, self._folder = workers, count, Path(folder)
-        self._open.enter_context(workers)
+        self._folder = Path(folder)
+        self._workers = open_workers(self._session, count, ["--jobs", folder])
+        self._count, self._most = count, most
+        self._open.enter_context(self._workers)
 
     def _wait_for(self, jobs: Sequence[Job]) -> None:
         assert self._workers is not None
@@ -113,7 +121,8 @@ class Ahead:
                 at_work = self._workers.mend(new > 0)
                 done += new
                 bar.update(new)
-        if not at_work:
+        # What failed may do so for want of memory: it is to be alone when it is trained again.
+        if not at_work or (self._folder / FAILED).exists():
             self.close()
 
 
@@ -127,6 +136,7 @@ def work_ahead(folder: Path, ways: Mapping[str, Callable[[Job], object]]) -> Non
             ways[job["kind"]](job)
         except TrialFailure as failure:
             print(f"{job}: {failure}", flush=True)
+            (folder / FAILED).touch()
         give_memory_back()
 
 

@@ -29,7 +29,7 @@ def run_finalists(session: Session, ahead: Ahead) -> Selection:
     repeats = repeats_of(session, range(session.arguments.repeats), ahead)
     epochs = session.identity.epochs
     print(
-        f"\nFinalists: {plural(len(trials), 'point')} on up to {len(repeats)} fresh splits and "
+        f"\nFinalists: {plural(len(trials), 'point')} on up to {len(repeats)} further splits and "
         f"seeds, {epochs} epochs each",
         flush=True,
     )

@@ -235,7 +235,7 @@ def _register(session: Session, run: str, first: Retraining, winner: dict[str, A
     own = "the search's own split" if folds == 1 else f"the search's {folds} folds"
     fresh = ""
     if repeats in scores:
-        fresh = f", {scores[repeats]} after the trials' {trained} on fresh splits"
+        fresh = f", {scores[repeats]} after the trials' {trained} on the finalists' splits"
     description = (
         f"Images (N, C, H, W) in [0, 1] to logits (N, classes, …). Trial {winner['trial']}, the "
         f"first of {winner['seeds']} retraining seeds. Validation {metric} "
