@@ -30,18 +30,19 @@ ROOT = Path(__file__).parent.parent
 # First: of files that take long the last would keep one process busy while the others have ended.
 LONGEST_FILES = (
     "test_killed",
+    "test_cluster",
+    "test_mlflow_away",
+    "test_console_results",
     "test_whole_study",
     "test_test_lock",
     "test_postgresql",
-    "test_mlflow_away",
-    "test_jobs",
-    "test_console_results",
     "test_whole_classification",
-    "test_repeatable",
-    "test_replication",
-    "test_cluster",
+    "test_jobs",
     "test_disk",
+    "test_repeatable",
+    "test_docs",
     "test_memory",
+    "test_replication",
 )
 
 

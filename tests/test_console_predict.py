@@ -164,7 +164,7 @@ def test_digits_are_those_of_the_model(digit_study: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("model", [GLANDS, DIGITS])
 def test_the_documented_python_gives_logits_the_shift_and_the_classes(
-    model: str, request: pytest.FixtureRequest
+    model: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study: Path = request.getfixturevalue("gland_study" if model == GLANDS else "digit_study")
     page = (ROOT / "docs" / "using-a-model.md").read_text(encoding="utf-8")
@@ -175,11 +175,10 @@ def test_the_documented_python_gives_logits_the_shift_and_the_classes(
     text = "".join(code).replace("segmentation-warwick", model.removesuffix("@champion"))
     assert "sqlite:///mlruns/mlflow.db" in text
     text = text.replace("sqlite:///mlruns/mlflow.db", uri_of(study))
-    before = mlflow.get_tracking_uri()
-    try:
-        exec(compile(text, "page", "exec"), names)
-    finally:
-        mlflow.set_tracking_uri(before)
+    # It sets MLflow's address for the whole process, in both of these.
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    exec(compile(text, "page", "exec"), names)
     assert names["logits"].shape == ((3, 2, 32, 32) if model == GLANDS else (3, 3))
     assert names["shift"] == (0.5 if model == GLANDS else 0.0)
     assert tuple(names["classes"]) == (("background", "gland") if model == GLANDS else CLASSES)
