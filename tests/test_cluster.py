@@ -32,7 +32,7 @@ def test_a_node_is_lost_in_the_middle(tmp_path: Path) -> None:
     try:
         lost = cluster.add_node(num_cpus=2)
         cluster.wait_for_nodes()
-        words = [*COMMAND, "--trials", "60", "--ray", cluster.address, "--workers", "3"]
+        words = [*COMMAND, "--trials", "36", "--ray", cluster.address, "--workers", "3"]
         log = tmp_path / "log.txt"
         with log.open("wb") as opened:
             process = subprocess.Popen(words, cwd=tmp_path, stdout=opened, stderr=opened)
@@ -46,7 +46,7 @@ def test_a_node_is_lost_in_the_middle(tmp_path: Path) -> None:
     finally:
         cluster.shutdown()
     study = studied(tmp_path)
-    assert len(finished_trials(study)) == 60
+    assert len(finished_trials(study)) == 36
     assert not [trial for trial in study.trials if trial.state == optuna.trial.TrialState.RUNNING]
     retried = {trial.user_attrs.get("retry_of") for trial in study.trials}
     assert {trial.number for trial in study.trials if is_interrupted(trial)} <= retried
