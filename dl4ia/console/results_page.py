@@ -67,7 +67,7 @@ def results_page(
         "",
         f"Data: {plain(record['data'])}. From {record['start']} to {record['end']}; the trials' "
         f"training took {duration(record['trial_seconds'])}, added up over all processes. "
-        f"{_joined(machine, 'processor')}, {_joined(machine, 'cores')} cores a process, device "
+        f"{_joined(machine, 'processor')}, cores a process: {_joined(machine, 'cores')}, device "
         f"{_joined(machine, 'device')}, {_joined(machine, 'precision')} training; commit "
         f"{_joined(machine, 'commit')}{_changes(machine)}, torch {_joined(machine, 'torch')}, "
         f"optuna {_joined(machine, 'optuna')}.",

@@ -14,6 +14,7 @@ import optuna
 
 from dl4ia.data.dataset import Dataset, Source
 from dl4ia.errors import InputError
+from dl4ia.text import plural
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Candidate:
     epochs: int
 
     def __str__(self) -> str:
-        return f"trial {self.trial} ({self.seeds} seeds, {self.epochs} epochs)"
+        length = f"{plural(self.seeds, 'seed')}, {plural(self.epochs, 'epoch')}"
+        return f"trial {self.trial} ({length})"
 
 
 def check_test_lock(study: optuna.Study, candidate: Candidate, again: bool) -> None:

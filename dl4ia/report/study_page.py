@@ -373,8 +373,9 @@ def _provenance(study: optuna.Study, winner: dict[str, Any] | None) -> list[str]
         rows.append(
             [
                 f"test set opened, {number}",
-                f"{opening['when']} for trial {opening['trial']}, {opening['seeds']} seeds, "
-                f"{opening['epochs']} epochs, commit {describe_code(opening, 10)}"
+                f"{opening['when']} for trial {opening['trial']}, "
+                f"{plural(opening['seeds'], 'seed')}, {plural(opening['epochs'], 'epoch')}, "
+                f"commit {describe_code(opening, 10)}"
                 f"{former.get(number, '')}",
             ]
         )
