@@ -18,13 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from start import SCRIPTS, STUDIES
 from table import add_record, record
 
 from dl4ia.command_line.flags import add_digit_flags, add_gland_flags, parse, study_parser
 from dl4ia.environment import tune_process
 
-STUDIES = Path(__file__).parent.parent / "studies"
-SCRIPTS = {"digits": "classification.py", "glands": "segmentation.py"}
 EPOCHS = 3
 
 
