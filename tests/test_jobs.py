@@ -148,7 +148,7 @@ def test_workers_stay_for_more_trainings(tmp_path: Path, monkeypatch: pytest.Mon
         def __exit__(self, *failure: object) -> None:
             closed.append((self.folder / "closed").exists())
 
-    monkeypatch.setattr(ahead, "open_workers", lambda session, count, flags: Doing(count, flags))
+    monkeypatch.setattr(ahead, "local_workers", lambda session, count, flags: Doing(count, flags))
     monkeypatch.setattr(ahead, "OFTEN", 0)
     arguments = SimpleNamespace(workers=4, ray=None, out=tmp_path)
     device = SimpleNamespace(device=torch.device("cpu"))

@@ -44,7 +44,7 @@ def best_runs(
         raise InputError(f"--study {study}: no such study in {experiment}; there is {names}")
     rows = [_row(rank, run, metric) for rank, run in enumerate(runs, start=1)]
     frame = pd.DataFrame(rows, columns=None if rows else ["rank", "study", "trial", metric])
-    for name in {name: None for run in runs for name in run.parameters}:
+    for name in dict.fromkeys(name for run in runs for name in run.parameters):
         frame[name] = _as_values([run.parameters.get(name) for run in runs])
     return frame[[name for name in frame if name not in LAST] + [n for n in LAST if n in frame]]
 
@@ -100,8 +100,8 @@ def _as_values(texts: list[str | None]) -> pd.Series:
     """
     values = [None if text is None else _value(text) for text in texts]
     kinds = {type(value) for value in values if value is not None}
-    kind = {frozenset({int}): "Int64", frozenset({bool}): "boolean"}.get(frozenset(kinds))
-    return pd.Series(values, dtype=kind)
+    whole = "Int64" if kinds == {int} else "boolean" if kinds == {bool} else None
+    return pd.Series(values, dtype=whole)
 
 
 def _value(text: str) -> bool | int | float | str:

@@ -89,11 +89,11 @@ def _search(axes: Axes, trials: pd.DataFrame, metric: str) -> None:
 
 
 def _finalists(axes: Axes, finalists: pd.DataFrame, metric: str) -> None:
-    repeats = finalists.filter(regex="^repeat_").notna().sum(axis=1)
+    counts = _repeat_counts(finalists)
     labels = [
         f"trial {row['trial']}: {row['model']}"
-        + (f" ({count} of {repeats.max()} repeats)" if count < repeats.max() else "")
-        for count, (_, row) in zip(repeats, finalists.iterrows(), strict=True)
+        + (f" ({count} of {max(counts)} repeats)" if count < max(counts) else "")
+        for count, (_, row) in zip(counts, finalists.iterrows(), strict=True)
     ]
     places = _forest(axes, labels, finalists, "mean")
     axes.scatter(
@@ -141,14 +141,21 @@ def _forest(axes: Axes, labels: Sequence[str], rows: pd.DataFrame, mean: str) ->
         _dots(axes, values, place)
         if pd.notna(row.get("low")):
             axes.hlines(place, row["low"], row["high"], color=ACCENT, lw=2)
-    whole = (rows[repeats].notna().sum(axis=1) == len(repeats)).to_numpy()
+    counts = _repeat_counts(rows)
+    faces = [ACCENT if count == max(counts) else "white" for count in counts]
     axes.scatter(
-        rows[mean], places, s=36, facecolors=[ACCENT if each else "white" for each in whole],
-        edgecolors=ACCENT, zorder=3, label="mean, 95 % interval",
+        rows[mean], places, s=36, facecolors=faces, edgecolors=ACCENT, zorder=3,
+        label="mean, 95 % interval",
     )  # fmt: skip
     axes.set_yticks(places, labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     return places
+
+
+def _repeat_counts(rows: pd.DataFrame) -> list[int]:
+    """How many repeats each row has."""
+    counts: list[int] = rows.filter(regex="^repeat_").notna().sum(axis=1).tolist()
+    return counts
 
 
 def _test(axes: Axes, record: dict[str, Any]) -> None:

@@ -97,14 +97,7 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
     for place in sorted(folder.iterdir()):
         if place.is_dir() and not place.name.startswith("."):
             check_name(place)
-            found[place.name] = sorted(
-                path
-                for path in place.iterdir()
-                if path.suffix.lower() in SUFFIXES
-                and not path.name.startswith(".")
-                and not path.is_dir()
-            )
-            _check_subfolders(place)
+            found[place.name] = _images_of(place)
             for path in found[place.name]:
                 check_name(path)
                 if not path.is_file():
@@ -122,16 +115,24 @@ def _find_images(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _check_subfolders(place: Path) -> None:
-    """Refuse images a level below those of a class, which would be passed over without a word."""
-    for folder in sorted(place.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            images = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
-            if images:
+def _images_of(place: Path) -> list[Path]:
+    """Those of one class, sorted by name.
+
+    Raises InputError for images a level below, which would be passed over without a word.
+    """
+    images = []
+    for path in sorted(place.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if any(each.suffix.lower() in SUFFIXES for each in path.iterdir()):
                 raise InputError(
-                    f"{folder}: a folder of images within class {place.name!r}; expected the "
-                    "images beside it: move them there, or out of the class"
+                    f"{path}: a folder of images within class {place.name!r}; expected the images "
+                    "beside it: move them there, or out of the class"
                 )
+        elif path.suffix.lower() in SUFFIXES:
+            images.append(path)
+    return images
 
 
 def _check_classes(folder: Path, found: dict[str, dict[str, list[Path]]]) -> None:

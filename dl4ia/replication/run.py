@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count, takewhile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -77,8 +76,9 @@ def kept_outcomes(tables: Sequence[Table], benches: Benches) -> Outcomes:
     """What is kept of `tables`, trained now or before, up to the first seed that is not."""
     outcomes: Outcomes = {}
     for name, training in _trainings(tables).items():
-        found = (benches[training.task].kept(training, seed) for seed in count())
-        outcomes[name] = [outcome for outcome in takewhile(bool, found) if outcome]
+        found = outcomes[name] = []
+        while (outcome := benches[training.task].kept(training, len(found))) is not None:
+            found.append(outcome)
     return outcomes
 
 

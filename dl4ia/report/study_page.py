@@ -7,17 +7,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.addresses import this_command
-from dl4ia.environment import describe_code
 from dl4ia.evaluation.scoring import LOWER_IS_BETTER
 from dl4ia.report import figures, findings, html
+from dl4ia.report.provenance import provenance
 from dl4ia.report.style import value_range
 from dl4ia.search.pareto import pareto_front
 from dl4ia.search.study import RANDOM_TRIALS
 from dl4ia.search.trials import (
     ended_trials,
     first_value,
-    hidden,
     history_of,
     is_interrupted,
     trial_of,
@@ -26,7 +24,6 @@ from dl4ia.search_space import SpaceModule
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
 from dl4ia.selection.ranking import ranked_trials
-from dl4ia.selection.repeats import repeat_environments
 from dl4ia.session import Session
 from dl4ia.statistics import expected_best
 from dl4ia.text import plural, short
@@ -58,7 +55,7 @@ def write_study_page(session: Session, selection: Selection) -> Path:
         *_budget(study, metric),
         *(_pictures(winner) if winner else ()),
         *_point(trial),
-        *_provenance(study, winner),
+        *provenance(study, winner),
     ]
     html.write_page(session.page, study.study_name, parts)
     return session.page
@@ -345,43 +342,3 @@ def _pictures(winner: dict[str, Any]) -> list[str]:
 def _point(trial: FrozenTrial) -> list[str]:
     rows = [["hyperparameter", "winner"], *([k, short(v)] for k, v in trial.params.items())]
     return [html.heading("The winner's point"), html.table(rows)]
-
-
-def _provenance(study: optuna.Study, winner: dict[str, Any] | None) -> list[str]:
-    identity = study.user_attrs["identity"]
-    environments = [hidden(trial, "environment") for trial in study.get_trials(deepcopy=False)]
-    environments += repeat_environments(study)
-
-    def known(key: str) -> str:
-        return ", ".join(sorted({str(each[key]) for each in environments if key in each})) or "–"
-
-    rows = [["what", "value"], *([name, str(value)] for name, value in identity.items())]
-    names = ("commit", "dirty", "device", "precision", "system", "processor", "cores",
-             "python", "torch", "torchvision", "optuna", "mlflow", "numpy")  # fmt: skip
-    rows += [[f"trials' and repeats' {name}", known(name)] for name in names]
-    if winner is not None:
-        rows += [
-            ["retrainings' commits", ", ".join(winner["commits"])],
-            ["test images' fingerprint", winner["test_fingerprint"]],
-        ]
-    metric = identity["metric"]
-    former = {
-        each["opening"]: f", test {metric} {findings.spread(each['metrics'], f'test_{metric}')}"
-        for each in study.user_attrs.get("former_winners", ())
-    }
-    for number, opening in enumerate(study.user_attrs.get("test_openings", ()), start=1):
-        rows.append(
-            [
-                f"test set opened, {number}",
-                f"{opening['when']} for trial {opening['trial']}, "
-                f"{plural(opening['seeds'], 'seed')}, {plural(opening['epochs'], 'epoch')}, "
-                f"commit {describe_code(opening, 10)}"
-                f"{former.get(number, '')}",
-            ]
-        )
-    return [
-        html.heading("Where this comes from"),
-        html.table(rows, "provenance"),
-        html.heading("To make it again"),
-        html.code(this_command()),
-    ]

@@ -83,11 +83,6 @@ class RayWorkers:
             self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=GRACE)
         self._ray.shutdown()
 
-    def at_work(self) -> bool:
-        """Whether any has not ended."""
-        _, running = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
-        return bool(running)
-
     def mend(self, progress: bool) -> bool:
         """Replace those that have died, or whose node has; whether any is still at work."""
         if progress:

@@ -48,7 +48,7 @@ def take_jobs(folder: Path) -> Iterator[Job]:
 def _take_known(folder: Path) -> Iterator[Job]:
     for file in sorted(folder.glob(f"*{JOB}"), key=lambda file: int(file.stem)):
         mark = file.with_suffix(DONE)
-        if mark.exists():
+        if mark.exists():  # most are, and a lock takes its time
             continue
         try:
             with FileLock(file.with_suffix(".lock"), timeout=0):

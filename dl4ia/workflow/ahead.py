@@ -44,8 +44,13 @@ def open_workers(session: Session, count: int, flags: Sequence[str] = ()) -> Wor
         share = arguments.gpus_per_worker
         gpus_each = min(1, gpus) if share is None else share
         return RayWorkers(arguments.ray, count, gpus_each, session.task.cores_a_worker, flags)
-    logs = arguments.out / "artifacts" / session.name / "workers"
-    return Workers(count, logs, gpus, flags)
+    return local_workers(session, count, flags)
+
+
+def local_workers(session: Session, count: int, flags: Sequence[str]) -> Workers:
+    """Of this machine; they start with `with`."""
+    logs = session.arguments.out / "artifacts" / session.name / "workers"
+    return Workers(count, logs, _gpus(session), flags)
 
 
 class Ahead:
@@ -54,7 +59,7 @@ class Ahead:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._open = ExitStack()
-        self._workers: Workers | RayWorkers | None = None
+        self._workers: Workers | None = None
         self._count = self._most = 0  # workers that are open, and that there was room for
 
     def __enter__(self) -> "Ahead":
@@ -79,7 +84,7 @@ class Ahead:
         starts = not fit and _is_worth_it(self._session, len(jobs), count)
         if not (starts or self._workers):
             return
-        at_once = count if starts else min(self._count, len(jobs))
+        at_once = count if starts else min(count, self._count)
         tqdm.write(f"{heading}  {plural(len(jobs), 'training')}, {at_once} at once")
         sys.stdout.flush()
         try:
@@ -106,7 +111,7 @@ class Ahead:
     def _start(self, count: int, most: int) -> None:
         folder = self._open.enter_context(TemporaryDirectory())
         self._folder = Path(folder)
-        self._workers = open_workers(self._session, count, ["--jobs", folder])
+        self._workers = local_workers(self._session, count, ["--jobs", folder])
         self._count, self._most = count, most
         self._open.enter_context(self._workers)
 
