@@ -5,13 +5,13 @@
     python studies/classification.py --small-digits --trials 50
 
 DIR holds MNIST's four files (as torchvision leaves them) or a folder for each class,
-Train/<class>/ and Test/<class>/ (PNG, TIFF, BMP or JPEG, read as grey). Without --data, MNIST is
-read from data/ or downloaded there; where that fails, and with --small-digits, the study is on
-small digits that come with scikit-learn. Trains each trial on a part of the training images and
-scores it on the rest (accuracy), logs everything to Optuna and MLflow, trains the best ones again
-on fresh splits and seeds, retrains the winner on all training images and scores it once on the test
-images. The report's eight models are its first trials. The same command goes on where a stopped one
-was. Results: README.md.
+Train/<class>/ and Test/<class>/ (PNG, TIFF, BMP, JPEG, WebP or GIF, read as grey). Without --data,
+MNIST is read from data/ or downloaded there; where that fails, and with --small-digits, the study
+is on small digits that come with scikit-learn. Trains each trial on a part of the training images
+and scores it on the rest (accuracy), logs everything to Optuna and MLflow, trains the best ones
+again on fresh splits and seeds, retrains the winner on all training images and scores it once on
+the test images. The report's eight models are its first trials. The same command goes on where a
+stopped one was. Results: README.md.
 """
 
 import argparse

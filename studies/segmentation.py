@@ -3,9 +3,9 @@
     python studies/segmentation.py --trials 50
     python studies/segmentation.py --data DIR --trials 50
 
-DIR holds Train/ and Test/, each with pairs image_NN (PNG, TIFF, BMP or JPEG) and label_NN (PNG,
-TIFF or BMP; 0: background), as docs/own-data.md has it. Without --data, the course's images are
-read from data/WARWICK, and where they are missing the program draws glands.
+DIR holds Train/ and Test/, each with pairs image_NN (PNG, TIFF, BMP, JPEG, WebP or GIF) and
+label_NN (PNG, TIFF, BMP or GIF; 0: background), as docs/own-data.md has it. Without --data, the
+course's images are read from data/WARWICK, and where they are missing the program draws glands.
 
 Trains each trial on a part of the training images and scores it on the rest (Dice, a mean over
 images), logs everything to Optuna and MLflow, trains the best ones again on fresh splits and seeds,

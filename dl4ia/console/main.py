@@ -117,10 +117,10 @@ def predict(
 
     Images are read as the study read its own: grey, two stains (red and green, blue 0), RGB or
     RGBA (otherwise transparency is ignored), and moved by its --image-shift. Of folders PNG, JPEG,
-    TIFF and BMP files are taken, but for labels beside their images, and links to folders are not
-    followed; a file that is named may also be GIF or WebP. 8 bits a channel, turned as their EXIF
-    says; of several pages the first is read. What cannot be read is named at the end and in
-    predictions.csv, the others go on, and the exit status is 1.
+    TIFF, BMP, GIF and WebP files are taken, but for labels beside their images, and links to
+    folders are not followed. 8 bits a channel, turned as their EXIF says; of several pages the
+    first is read. What cannot be read is named at the end and in predictions.csv, the others go on,
+    and the exit status is 1.
     """
     tune_process()
     from dl4ia.console.predict import predict_images
