@@ -2,14 +2,17 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from test_fit import TRAINING, VALIDATION, make_model, train, weights_of
+from test_fit import TRAINING, VALIDATION, make_model, train, weights_of, without_seconds
 from torch import nn
 
 from dl4ia.tasks.segmentation import SegmentationTask
 from dl4ia.training.averaging import WeightAverage
+from dl4ia.training.checkpoint import Checkpoint
+from dl4ia.training.fit import FORESIGHT
 
 
 def stepped(model: nn.Module, value: float) -> None:
@@ -61,6 +64,25 @@ def test_the_mean_is_scored_and_kept() -> None:
     assert not torch.equal(weights_of(averaged), weights_of(plain))
     again = SegmentationTask().evaluate(averaged, VALIDATION, torch.device("cpu"))
     assert again["dice"] == results[-1]["val_dice"] != without[-1]["val_dice"]
+
+
+@pytest.mark.parametrize("averaging", [0.0, 0.5])
+def test_one_epoch_foresees_by_a_mean_of_its_own_and_all_else_stays(averaging: float) -> None:
+    """48 steps, three of which make the sixteenth."""
+    settings = replace(TRAINING, batch_size=2, averaging=averaging)
+    plain, foreseeing = make_model(), make_model()
+    without = without_seconds(train(plain, settings=settings, epochs=12))
+    mean = train(make_model(), settings=replace(settings, averaging=FORESIGHT), epochs=12)
+    results = without_seconds(train(foreseeing, settings=settings, epochs=12, foresee_in=4))
+    assert torch.equal(weights_of(foreseeing), weights_of(plain))
+    assert [one == other for one, other in zip(results, without, strict=True)].count(False) == 1
+    assert results[3] == without_seconds(mean)[3] != without[3]
+
+
+def test_the_last_epoch_cannot_foresee_nor_a_training_that_is_kept(tmp_path: Path) -> None:
+    for changes in ({"foresee_in": 3}, {"foresee_in": 1, "checkpoint": Checkpoint(tmp_path, "")}):
+        with pytest.raises(ValueError, match="foresee_in"):
+            train(make_model(), **changes)
 
 
 def test_the_mean_over_all_steps_is_that_of_the_weights_between_them() -> None:

@@ -166,6 +166,16 @@ def test_successive_halving_has_one_rung_and_is_asked_there(dataset: Dataset) ->
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_decides_is_a_mean_of_the_weights(dataset: Dataset) -> None:
+    """Two of 32 steps make the sixteenth; a named point, of which nothing is decided, has none."""
+    objective = replace(make_objective(dataset), epochs=16)
+    (trial,) = run(objective, POINT)
+    (named,) = run(objective, POINT, attributes={"point": "unet"})
+    (found, latest) = (history_of(each)["val_loss"] for each in (trial, named))
+    differ = [one != other for one, other in zip(found, latest, strict=True)]
+    assert [epoch for epoch, does in enumerate(differ, start=1) if does] == [rung(16)] == [5]
+
+
 def test_what_was_trained_to_the_end_is_shown(dataset: Dataset) -> None:
     """And what was pruned is not."""
     shown: list[tuple[int, float, tuple[str, ...]]] = []

@@ -78,7 +78,7 @@ def test_an_epoch_neither_mixes_devices_nor_waits(
             on_gpu.images,
             on_gpu.labels,
             augmenter,
-            WeightAverage(model, 5),
+            [WeightAverage(model, 5)],
         )
         totals = steps.take(torch.randperm(9).to(GPU), [0.1, 0.2, 0.1])
         assert totals.device == GPU

@@ -44,11 +44,13 @@ def train_point(
     largest_part: int | None = None,
     precision: torch.dtype | None = None,
     checkpoint: Checkpoint | None = None,
+    foresee_in: int | None = None,
 ) -> tuple[torch.nn.Module, Iterator[Result]]:
     """The network of `point` and its training, which has not begun; see `fit` for the results.
 
     precision: of the training steps; None: what is fast on the device, if the task may.
     checkpoint: where a long training is kept while it goes on.
+    foresee_in: the epoch that is to tell what the training will come to.
     """
     torch.manual_seed(seed)
     model = task.build(point, train)
@@ -65,6 +67,7 @@ def train_point(
         precision or training_precision(device, task.trains_in_low_precision),
         largest_part,
         checkpoint,
+        foresee_in,
     )
     return model, results
 
@@ -133,8 +136,9 @@ class Objective:
         for number, (train, validation) in enumerate(self._parts):
             fold_seed = derive_seed(seed, "fold", number)
             model, results = train_point(
-                self.task, point, train, validation, self.epochs, fold_seed, self.device
-            )
+                self.task, point, train, validation, self.epochs, fold_seed, self.device,
+                foresee_in=None if trial is None else self._decisive_epoch(trial),
+            )  # fmt: skip
             trainings.append(results)
         if trial is not None:
             weights = weight_count(model)
@@ -160,18 +164,25 @@ class Objective:
         self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
     ) -> float:
         """Train and report, so that each epoch's mean over folds can be pruned."""
-        # Named points are there to be compared with: they are trained to the end. Nor do they set
-        # the pace: the report's take one step an epoch, and "all is gland" scores 0.66 meanwhile.
-        is_named = "point" in trial.user_attrs
+        decisive = self._decisive_epoch(trial)
         for epoch, result in enumerate(self.results(point, seed, trial), start=1):
             history.append(result)
             if self.further:
-                continue  # Optuna prunes by one objective only
+                continue  # Optuna takes reports of one objective only
             trial.report(result[f"val_{self.task.metric}"], epoch)
-            decides = epoch == rung(self.epochs) < self.epochs
-            if decides and not is_named and trial.should_prune():
+            if epoch == decisive and trial.should_prune():
                 raise optuna.TrialPruned(f"in epoch {epoch}")
         return history[-1][f"val_{self.task.metric}"]
+
+    def _decisive_epoch(self, trial: optuna.Trial) -> int | None:
+        """After which `trial` may be pruned.
+
+        Named points are there to be compared with: they are trained to the end. Nor do they set
+        the pace: the report's take one step an epoch, and "all is gland" scores 0.66 meanwhile.
+        """
+        decisive = rung(self.epochs)
+        is_named = "point" in trial.user_attrs
+        return None if self.further or is_named or decisive >= self.epochs else decisive
 
 
 def _mean_over_folds(folds: Sequence[Result], sizes: Sequence[int]) -> Result:

@@ -24,6 +24,7 @@ from dl4ia.training.precision import computing_in, exactly
 from dl4ia.training.steps import LARGEST_PART, Steps
 
 SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
+FORESIGHT = 1 / 16  # of all steps: how far the mean goes back that is scored in `foresee_in`
 
 # What is said where no class of its own is raised: by the allocator of a CPU, and by CUDA and its
 # libraries where others have the GPU's memory.
@@ -66,6 +67,7 @@ def fit(
     precision: torch.dtype = torch.float32,
     largest_part: int | None = None,
     checkpoint: Checkpoint | None = None,
+    foresee_in: int | None = None,
 ) -> Iterator[Result]:
     """Train `model` in place on `device`; yield each epoch's metrics.
 
@@ -81,11 +83,17 @@ def fit(
     `model` ends with. Batches are as equal as they can be: none is left with a single image, of
     which batch normalisation could learn nothing.
 
+    In epoch `foresee_in`, which may not be the last, val_ are of the mean of the weights over the
+    last FORESIGHT of all steps, whatever `settings.averaging` is: while the learning rate is high
+    it tells better than the latest weights what a training will come to. Not with `checkpoint`.
+
     Where `checkpoint` has an earlier part of this training, its epochs are yielded as they were,
     and the rest follows as if it had never been cut off, to the bit on a CPU.
 
     Raises TrialFailure, naming the epoch, where a loss is not finite or the memory runs out.
     """
+    if foresee_in is not None and (checkpoint is not None or foresee_in >= epochs):
+        raise ValueError(f"foresee_in {foresee_in}: expected no checkpoint, and an earlier epoch")
     with _failures_of(1):
         model.to(device).to(memory_format=torch.channels_last)
         train = train.to(device)
@@ -106,6 +114,9 @@ def fit(
         if settings.averaging > 0:
             average = WeightAverage(model, max(1.0, settings.averaging * epochs * steps))
         scored = model if average is None else average.model
+        foreseen = None
+        if foresee_in is not None:
+            foreseen = WeightAverage(model, max(1.0, FORESIGHT * epochs * steps))
         training = Steps(
             model,
             optimizer,
@@ -113,7 +124,7 @@ def fit(
             images,
             labels,
             augmenter,
-            average,
+            [each for each in (average, foreseen) if each is not None],
             precision,
             largest_part or LARGEST_PART,
         )
@@ -145,12 +156,15 @@ def fit(
             result["learning_rate"] = rates[-1]
             if validation is not None:
                 # Nothing is decided by the last digits of an epoch that others follow.
+                judged = scored if foreseen is None or epoch != foresee_in else foreseen.model
                 with exactly() if epoch == epochs else computing_in(precision, device):
-                    scores = evaluate(scored, validation, device)
+                    scores = evaluate(judged, validation, device)
                 result |= {f"val_{name}": value for name, value in scores.items()}
             elif epoch == epochs:  # nothing else would tell that the last step diverged
                 _check_finite({"final_loss": evaluate(scored, train, device)["loss"]})
             _check_finite(result)
+        if epoch == foresee_in:
+            training.averages = [] if average is None else [average]
         result["seconds"] = time.perf_counter() - start
         history.append(result)
         if average is not None and epoch == epochs:

@@ -29,14 +29,14 @@ class Steps:
         images: Tensor,
         labels: Tensor,
         augmenter: Augmenter,
-        average: WeightAverage | None = None,
+        averages: Sequence[WeightAverage] = (),
         precision: torch.dtype = torch.float32,
         largest_part: int = LARGEST_PART,
     ) -> None:
         """images (N, C, H, W) and labels: all that are trained on, on the model's device."""
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.images, self.labels, self.augmenter = images, labels, augmenter
-        self.average, self.precision, self.largest_part = average, precision, largest_part
+        self.averages, self.precision, self.largest_part = averages, precision, largest_part
 
     def take(self, order: Tensor, rates: Sequence[float]) -> Tensor:
         """A step at each of the learning `rates`, on as many batches, as equal as they can be.
@@ -48,8 +48,8 @@ class Steps:
         for rows, rate in zip(order.tensor_split(len(rates)), rates, strict=True):
             self.optimizer.param_groups[0]["lr"] = rate
             totals += self._learn(rows)
-            if self.average is not None:
-                self.average.update()
+            for average in self.averages:
+                average.update()
         return totals
 
     def _learn(self, rows: Tensor) -> Tensor:
