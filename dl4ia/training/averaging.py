@@ -10,14 +10,14 @@ from torch import nn
 class WeightAverage:
     """An exponential mean of weights and buffers (Polyak and Juditsky 1992; Izmailov et al. 2018).
 
-    It goes back about `horizon` steps; until there are so many it is the plain mean of all, so that
-    no first weights stay in it. What is averaged must stay where it is in memory: optimizers and
-    `load_state_dict` write into it, `Module.to` may not.
+    It goes back about `horizon` steps, one at least; until there are so many it is the plain mean
+    of all, so that no first weights stay in it. What is averaged must stay where it is in memory:
+    optimizers and `load_state_dict` write into it, `Module.to` may not.
     """
 
     def __init__(self, model: nn.Module, horizon: float) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False)
-        self._horizon, self._steps = horizon, 0
+        self._horizon, self._steps = max(1.0, horizon), 0
         means, latest = self.model.state_dict(), model.state_dict()
         real = [name for name, mean in means.items() if mean.is_floating_point()]
         self._real = [means[name] for name in real], [latest[name] for name in real]

@@ -112,11 +112,11 @@ def fit(
         )
         average = None
         if settings.averaging > 0:
-            average = WeightAverage(model, max(1.0, settings.averaging * epochs * steps))
+            average = WeightAverage(model, settings.averaging * epochs * steps)
         scored = model if average is None else average.model
         foreseen = None
         if foresee_in is not None:
-            foreseen = WeightAverage(model, max(1.0, FORESIGHT * epochs * steps))
+            foreseen = WeightAverage(model, FORESIGHT * epochs * steps)
         training = Steps(
             model,
             optimizer,
