@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from dl4ia.cgroups import core_quota
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 CORES = "DL4IA_CORES"  # of the environment: the numbers of those that a worker may use
 PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy")
@@ -33,6 +35,8 @@ def tune_process() -> None:
     if os.environ.get(CORES) and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in os.environ[CORES].split(",")})
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if core_count() < len(usable_cores()):  # with a thread on each a container would be throttled
+        os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
     if platform.libc_ver()[0] == "glibc":
         keep_freed_memory(ctypes.CDLL(None).mallopt)
 
@@ -48,6 +52,11 @@ def usable_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def core_count() -> int:
+    """How many cores' time this process may use: a container may have less than its cores."""
+    return int(max(1, min(len(usable_cores()), core_quota())))
 
 
 def git_state(folder: Path = Path(__file__).parent) -> dict[str, str]:
@@ -85,7 +94,7 @@ def describe_environment() -> dict[str, str]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": str(len(usable_cores())),
+        "cores": str(core_count()),
     }
 
 

@@ -256,6 +256,11 @@ def _check_flags(arguments: StudyArguments, task: Task, searched: SpaceModule) -
         raise InputError(
             "--gpus-per-worker: expected --ray too; without it workers are dealt out over the GPUs"
         )
+    if arguments.gpus_per_worker and arguments.device == "cpu":
+        raise InputError(
+            f"--gpus-per-worker {arguments.gpus_per_worker:g}: --device cpu trains on none; "
+            "expected 0, or another --device"
+        )
 
 
 def _points_of(arguments: StudyArguments, searched: SpaceModule) -> dict[str, Point]:

@@ -13,7 +13,8 @@ from conftest import ROOT, write_gland_folder
 from dl4ia.environment import usable_cores
 from dl4ia.errors import InputError
 from dl4ia.search.trials import finished_trials, is_interrupted
-from dl4ia.workers.cluster import RayWorkers
+from dl4ia.workers.cluster import RayWorkers, _work
+from dl4ia.workers.processes import GPUS
 
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray is not installed")
 
@@ -78,3 +79,37 @@ def test_what_ray_may_not_change() -> None:
         RayWorkers("local", 1, 99),
     ):
         pass
+
+
+def test_machines_that_cannot_share_a_file_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would have a database of its own, and nobody would hear of its trials."""
+    nodes = [{"NodeManagerAddress": f"10.0.0.{n}", "Resources": {"CPU": 1.0}} for n in (1, 2)]
+    monkeypatch.setattr(RayWorkers, "_nodes", lambda self: nodes)
+    words = "2 machines, which cannot share .* expected --storage postgresql"
+    with (
+        pytest.raises(InputError, match=words),
+        RayWorkers("local", 0, 0, storage="sqlite:///mlruns/optuna.db"),
+    ):
+        pass
+    with RayWorkers("local", 0, 0, storage="postgresql+psycopg://user@database/dl4ia"):
+        pass
+
+
+def test_gpus_that_no_machine_has_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cluster may grow: they are waited for, but not in silence."""
+    workers = RayWorkers("10.0.0.1:6379", 0, 2)
+    nodes = [{"NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 8.0, "GPU": 1.0}}]
+    monkeypatch.setattr(RayWorkers, "_nodes", lambda self: nodes)
+    workers._check_nodes()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("no machine of the cluster has 2 GPUs now, the most is 1:")
+
+
+def test_a_worker_without_gpus_sees_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray leaves a task that asked for none the node's."""
+    monkeypatch.setenv(GPUS, "0,1")
+    command = [sys.executable, "-c", f"import os; print(os.environ[{GPUS!r}])"]
+    assert _work(command, ".", hides_gpus=True) == (0, "\n")
+    assert _work(command, ".", hides_gpus=False) == (0, "0,1\n")

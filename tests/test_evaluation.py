@@ -66,6 +66,17 @@ def test_a_kept_retraining_of_something_else_is_not_taken(train: Dataset, tmp_pa
     assert trained == 1
 
 
+def test_a_kept_retraining_of_other_layers_is_trained_again(train: Dataset, tmp_path: Path) -> None:
+    """As after the code of a network was changed, which its recipe does not tell."""
+    file = tmp_path / "seed_0.pt"
+    run(train, file, epochs=1)
+    kept = torch.load(file, weights_only=True)
+    kept["weights"] = {f"renamed.{name}": each for name, each in kept["weights"].items()}
+    torch.save(kept, file)
+    _, trained = run(train, file, epochs=1)
+    assert trained == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
 def test_a_kept_retraining_that_is_not_whole_is_trained_again(
     train: Dataset, tmp_path: Path, content: bytes

@@ -127,7 +127,7 @@ def test_a_full_batch_in_parts_is_the_same_step(loss: str, monkeypatch: pytest.M
     settings = replace(FULL_BATCH, loss=loss)
     whole, parts = make_model(), make_model()
     expected = train(whole, settings=settings)
-    monkeypatch.setattr("dl4ia.training.fit.LARGEST_PART", 3 * 32 * 32)
+    monkeypatch.setattr("dl4ia.training.steps.LARGEST_PART", 3 * 32 * 32)
     results = train(parts, settings=settings)
     torch.testing.assert_close(weights_of(parts), weights_of(whole), atol=1e-5, rtol=0)
     for result, known in zip(results, expected, strict=True):
@@ -222,20 +222,27 @@ def test_a_lack_of_memory_is_a_failure_of_its_own(error: BaseException) -> None:
         train(make_model(), evaluate=evaluate)
 
 
-@pytest.mark.parametrize(("free", "expected"), [(1 << 30, OutOfMemory), (40 << 30, TrialFailure)])
-def test_what_cudnn_cannot_compute_is_a_lack_of_memory_where_a_gpu_is_full(
-    free: int, expected: type[TrialFailure], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("free", "said", "expected"),
+    [
+        (1 << 30, "GET was unable to find an engine to execute this computation", OutOfMemory),
+        (40 << 30, "GET was unable to find an engine to execute this computation", TrialFailure),
+        (1 << 30, "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `c(h)`", OutOfMemory),
+        (40 << 30, "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `c(h)`", RuntimeError),
+        (1 << 30, "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", OutOfMemory),
+    ],
+)
+def test_what_gpu_libraries_cannot_do_is_a_lack_of_memory_where_a_gpu_is_full(
+    free: int, said: str, expected: type[RuntimeError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never an error of ours, which would stop the study."""
+    """And never an error of ours, which would stop the study, where cuDNN has no engine."""
 
     def evaluate(*_: object) -> Result:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 80 << 30))
-        raise RuntimeError(
-            "GET was unable to find an engine to execute this computation\nException raised from"
-        )
+        raise RuntimeError(f"{said}\nException raised from")
 
-    with pytest.raises(TrialFailure) as raised:
+    with pytest.raises((TrialFailure, RuntimeError)) as raised:
         train(make_model(), evaluate=evaluate)
     assert raised.type is expected
 

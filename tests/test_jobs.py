@@ -115,7 +115,7 @@ def test_workers_that_die_leave_their_jobs_to_the_study(
     monkeypatch.setattr(processes, "worker_command", lambda flags: [sys.executable, "-c", script])
     session = SimpleNamespace(
         name="a study",
-        arguments=SimpleNamespace(workers=2, ray=None, out=tmp_path),
+        arguments=SimpleNamespace(workers=2, ray=None, out=tmp_path, objectives=()),
         objective=SimpleNamespace(device=torch.device("cpu")),
         task=SimpleNamespace(cores_a_worker=1),
     )
@@ -150,7 +150,7 @@ def test_workers_stay_for_more_trainings(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ahead, "local_workers", lambda session, count, flags: Doing(count, flags))
     monkeypatch.setattr(ahead, "OFTEN", 0)
-    arguments = SimpleNamespace(workers=4, ray=None, out=tmp_path)
+    arguments = SimpleNamespace(workers=4, ray=None, out=tmp_path, objectives=())
     device = SimpleNamespace(device=torch.device("cpu"))
     session: Any = SimpleNamespace(arguments=arguments, objective=device)
     with ahead.Ahead(session) as several:
@@ -233,12 +233,82 @@ def test_workers_that_nobody_asked_for_leave_the_sampler_something(
 
 
 def test_a_worker_a_core_as_far_as_the_memory_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "usable_cores", lambda: list(range(6)))
-    for gigabytes, expected in ((64, 6), (7, 2), (1, 1)):
-        free = SimpleNamespace(available=gigabytes << 30)
-        monkeypatch.setattr(processes.psutil, "virtual_memory", lambda free=free: free)
+    monkeypatch.setattr(processes, "core_count", lambda: 6)
+    for free, left, expected in ((64, 99, 6), (7, 99, 2), (1, 99, 1), (64, 7, 2), (64, 1, 1)):
+        memory = SimpleNamespace(available=free << 30)
+        monkeypatch.setattr(processes.psutil, "virtual_memory", lambda memory=memory: memory)
+        monkeypatch.setattr(processes, "memory_left", lambda left=left: float(left << 30))
         assert processes.default_count("cpu", 0) == expected
     assert processes.default_count("cuda", 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "quota", "expected"),
+    [
+        (None, 8, 4),
+        ("16", 8, 4),
+        ("3", 8, 3),
+        ("0", 8, 4),
+        ("4,2", 8, 4),
+        (None, 2, 1),
+        ("3", 4, 2),
+    ],
+)
+def test_a_worker_has_no_more_threads_than_its_share(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, quota: int, expected: int
+) -> None:
+    """Whatever the user has set for the process that starts it: all are on the worker's cores."""
+    if asked is None:
+        monkeypatch.delenv(processes.THREADS, raising=False)
+    else:
+        monkeypatch.setenv(processes.THREADS, asked)
+    monkeypatch.setattr(processes, "usable_cores", lambda: list(range(8)))
+    monkeypatch.setattr(processes, "core_count", lambda: quota)
+    assert processes._threads(4) == expected
+
+
+def test_where_the_seconds_count_nobody_disturbs_the_only_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ahead, "default_count", lambda device, gpus: 8)
+    device = SimpleNamespace(device=torch.device("cpu"))
+    for objectives, asked, expected in (
+        ((), None, 8),
+        (("dice", "weights"), None, 8),
+        (("dice", "seconds"), None, 1),
+        (("dice", "seconds"), 3, 3),
+    ):
+        arguments = SimpleNamespace(workers=asked, objectives=objectives)
+        session: Any = SimpleNamespace(arguments=arguments, objective=device)
+        assert ahead.worker_count(session) == expected
+
+
+def test_workers_that_have_nothing_left_to_do_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As those that a cluster has not begun yet when the last trial ends."""
+    study = optuna.create_study(direction="maximize")
+    shown: list[int] = []
+
+    class Waiting(nullcontext[None]):
+        def mend(self, trained: bool) -> bool:
+            study.add_trial(create_trial(value=0.5))
+            return True
+
+    monkeypatch.setattr(trials, "OFTEN", 0)
+    monkeypatch.setattr(trials, "worker_count", lambda session: 2)
+    monkeypatch.setattr(trials, "open_workers", lambda *_: Waiting())
+
+    def show(progress: Progress, trial: optuna.trial.FrozenTrial) -> None:
+        progress._seen.add(trial.number)
+        shown.append(trial.number)
+
+    monkeypatch.setattr(Progress, "show", show)
+    arguments = SimpleNamespace(trials=3, ray=None, workers=2)
+    session = SimpleNamespace(study=study, arguments=arguments, search_time=SearchTime(None, None))
+    with Trials(session) as missing:  # type: ignore[arg-type]
+        missing.run()
+    assert shown == [0, 1, 2]
 
 
 def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -> None:

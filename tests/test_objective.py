@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.data.dataset import Dataset
@@ -245,3 +246,25 @@ def test_an_error_of_ours_stops_the_study_and_is_no_sign_of_life(dataset: Datase
     (trial,) = study.trials
     assert trial.user_attrs["failure"] == "TypeError: an argument is missing"
     assert has_died(trial) and not is_interrupted(trial)
+
+
+def test_a_database_that_is_away_is_no_failure_of_the_trial(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it told anything more: each word would wait for the database as long again."""
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial(POINT)
+    trial = study.ask()
+
+    def lose(*_: object) -> None:
+        monkeypatch.setattr(optuna.Trial, "set_user_attr", told)
+        monkeypatch.setattr(study._storage, "set_trial_system_attr", told)
+        raise StorageInternalError("the server is away")
+
+    def told(*words: object) -> None:
+        raise AssertionError(words)
+
+    monkeypatch.setattr(optuna.Trial, "report", lose)
+    with pytest.raises(StorageInternalError):
+        make_objective(dataset)(trial)
+    assert "failure" not in trial.user_attrs

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
@@ -259,6 +260,26 @@ def test_ctrl_c_is_no_attempt(storage: optuna.storages.RDBStorage) -> None:
     run(study, 1)
     (finished,) = finished_trials(study)
     assert finished.params == REPORT["first"] and finished.state == TrialState.COMPLETE
+
+
+def test_a_trial_that_a_database_cut_off_is_run_again(storage: optuna.storages.RDBStorage) -> None:
+    """It has not failed: nobody knows what it would have come to."""
+    study = begin(storage)
+
+    def lose(trial: optuna.Trial) -> float:
+        objective(trial)
+        trial.set_user_attr("seed", 7)
+        raise StorageInternalError("the server is away")
+
+    with pytest.raises(StorageInternalError):
+        run(study, 1, lose)
+    assert study.trials[0].state == TrialState.RUNNING
+    study = begin(storage)
+    assert run(study, 2) == [1, 2]
+    first, _, again = study.trials
+    assert is_interrupted(first) and "failure" not in first.user_attrs
+    assert (again.user_attrs["retry_of"], again.user_attrs["seed"]) == (0, 7)
+    assert again.state == TrialState.COMPLETE and again.params == first.params
 
 
 def test_what_others_have_given_up_is_not_told(storage: optuna.storages.RDBStorage) -> None:

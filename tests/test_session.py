@@ -73,6 +73,10 @@ def test_a_split_by_patient_needs_patients(tmp_path: Path, gland_folder: Path) -
         (("--ablate", "depth,droput"), "--ablate droput: no hyperparameter of this study"),
         (("--objectives", "dice,weights", "--ablate"), "--ablate: needs a winner; expected --knee"),
         (("--gpus-per-worker", "0.5"), "--gpus-per-worker: expected --ray too"),
+        (
+            ("--ray", "local", "--gpus-per-worker", "0.5", "--device", "cpu"),
+            "--gpus-per-worker 0.5: --device cpu trains on none; expected 0",
+        ),
     ],
 )
 def test_a_flag_that_would_do_nothing_is_refused(

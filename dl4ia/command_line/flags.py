@@ -117,7 +117,9 @@ def study_parser(
         default=(),
         metavar="A,B",
         help="several goals at once, without pruning: the metric, and weights or seconds (an "
-        "epoch's) or both, e.g. accuracy,weights; ends with the Pareto front (default: the metric)",
+        "epoch's, which compare where all trials have as much of the same machine: one worker is "
+        "the default then) or both, e.g. accuracy,weights; ends with the Pareto front (default: "
+        "the metric)",
     )
     add(
         "--knee",
@@ -227,7 +229,8 @@ def study_parser(
         "--gpus-per-worker",
         type=share,
         metavar="SHARE",
-        help="with --ray: of a GPU, or several, e.g. 0.25 (default: 1 where there is one, or 0)",
+        help="with --ray: of a GPU, or several, e.g. 0.25 (default: 1 where this machine has one, "
+        "or 0)",
     )
     add(
         "--timeout",

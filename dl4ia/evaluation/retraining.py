@@ -62,11 +62,8 @@ class Retrainer:
         of the same code: the record of a score names one.
         Raises TrialFailure as `fit` does, InputError where the file cannot be written.
         """
-        kept = self._read()
-        if kept is not None:
-            model = self.task.build(self.point, self.dataset)
-            model.load_state_dict(kept["weights"])
-            return Retraining(model, kept["history"], kept["commit"])
+        if (kept := self._read()) is not None:
+            return kept
         checkpoint = Checkpoint(self.file.with_suffix(".checkpoint"), self._checkpoint_recipe)
         model, results = train_point(
             self.task,
@@ -103,8 +100,17 @@ class Retrainer:
         )
         return f"{self._recipe} {made_with}"
 
-    def _read(self) -> dict[str, Any] | None:
-        return read_kept(self.file, self._recipe)
+    def _read(self) -> Retraining | None:
+        """None too where the network has other weights by now than those that are kept."""
+        kept = read_kept(self.file, self._recipe)
+        if kept is None:
+            return None
+        model = self.task.build(self.point, self.dataset)
+        try:
+            model.load_state_dict(kept["weights"])
+        except RuntimeError:
+            return None
+        return Retraining(model, kept["history"], kept["commit"])
 
     def _keep(self, model: nn.Module, history: dict[str, list[float]]) -> None:
         kept = {

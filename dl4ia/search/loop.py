@@ -186,8 +186,8 @@ def _run(study: optuna.Study, objective: "Objective", trial: optuna.Trial) -> Fr
             return _tell(study, trial, TrialState.PRUNED)
         except TrialFailure:
             return _tell(study, trial, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            raise
+        except (UpdateFinishedTrialError, StorageInternalError):
+            raise  # of a database that is away or full: whoever finds it dead runs its point again
         except KeyboardInterrupt:
             _stop(study, trial)
             raise

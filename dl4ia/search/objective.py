@@ -13,7 +13,7 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.splits import Split
@@ -111,6 +111,9 @@ class Objective:
             raise
         except TrialFailure as failure:
             trial.set_user_attr("failure", str(failure))
+            raise
+        except StorageInternalError:  # none of the trial's doing, nor can anything be told now
+            history.clear()
             raise
         except Exception as error:  # ours: it stops the study, but is not to be run again for ever
             trial.set_user_attr("failure", f"{type(error).__name__}: {error}")

@@ -21,7 +21,7 @@ from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.losses import make_loss
 from dl4ia.training.optimization import make_optimizer, schedule_factor
 from dl4ia.training.precision import computing_in, exactly
-from dl4ia.training.steps import LARGEST_PART, Steps
+from dl4ia.training.steps import Steps
 
 SHUFFLING = 0x5EED  # turns a training's seed into that of another stream
 FORESIGHT = 1 / 16  # of all steps: how far the mean goes back that is scored in `foresee_in`
@@ -31,6 +31,8 @@ FORESIGHT = 1 / 16  # of all steps: how far the mean goes back that is scored in
 MEMORY_ERRORS = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 # cuDNN's, where none of its ways to convolve can be had: for want of memory, or for good.
 NO_ENGINE = "unable to find an engine"
+# Of CUDA's libraries, which say so of anything: that they cannot begin where memory is short, too.
+GPU_ERRORS = ("CUBLAS_STATUS_", "CUDNN_STATUS_")
 LITTLE = 0.05  # of a GPU's memory: left of it where it has run out
 
 Result = dict[str, float]
@@ -73,8 +75,8 @@ def fit(
 
     Convolutions and matrix products compute in `precision` (of float32 a GPU makes TF32 in
     convolutions), but for the last epoch's evaluation, which like weights and losses is in float32
-    always: what is scored is what is exported. On a CPU at most `largest_part` pixels pass through
-    the network at once (None: LARGEST_PART).
+    always: what is scored is what is exported. At most `largest_part` pixels pass through the
+    network at once (None: what suits the device).
 
     train_loss and train_accuracy (means over the epoch's images, as augmented and in training mode;
     accuracy is the share of right labels), learning_rate (of the last step), seconds (of training
@@ -126,7 +128,7 @@ def fit(
             augmenter,
             [each for each in (average, foreseen) if each is not None],
             precision,
-            largest_part or LARGEST_PART,
+            largest_part,
         )
     shuffler = torch.Generator().manual_seed(seed ^ SHUFFLING)
     history: list[Result] = []
@@ -213,9 +215,8 @@ def _failures_of(epoch: int) -> Iterator[None]:
         raise OutOfMemory(f"epoch {epoch}: out of memory") from error
     except RuntimeError as error:
         has_no_engine = NO_ENGINE in str(error)
-        if any(words in str(error) for words in MEMORY_ERRORS) or (
-            has_no_engine and _gpu_is_full()
-        ):
+        is_unclear = has_no_engine or any(words in str(error) for words in GPU_ERRORS)
+        if any(words in str(error) for words in MEMORY_ERRORS) or (is_unclear and _gpu_is_full()):
             raise OutOfMemory(f"epoch {epoch}: out of memory") from error
         if has_no_engine:
             raise TrialFailure(f"epoch {epoch}: cuDNN has no way to compute it") from error

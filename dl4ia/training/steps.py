@@ -11,11 +11,11 @@ from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.losses import Loss
 from dl4ia.training.precision import computing_in
 
-# Pixels that pass through the network at once on a CPU: 16 gland images, or 334 digits. A larger
+# Pixels that pass through the network at once, on a CPU 16 gland images, or 334 digits. A larger
 # batch is passed in parts whose gradients add up to the same step; only batch normalisation
 # notices, whose statistics are then those of a part. It bounds the memory of the report's full
-# batches, and is faster in the caches.
-LARGEST_PART = 16 * 128 * 128
+# batches, and is faster in the caches. A GPU takes more at once: the course's images in one part.
+LARGEST_PART, LARGEST_PART_ON_GPU = 16 * 128 * 128, 128 * 128 * 128
 
 
 class Steps:
@@ -31,12 +31,17 @@ class Steps:
         augmenter: Augmenter,
         averages: Sequence[WeightAverage] = (),
         precision: torch.dtype = torch.float32,
-        largest_part: int = LARGEST_PART,
+        largest_part: int | None = None,
     ) -> None:
-        """images (N, C, H, W) and labels: all that are trained on, on the model's device."""
+        """images (N, C, H, W) and labels: all that are trained on, on the model's device.
+
+        largest_part: pixels that pass through the network at once; None: what suits the device.
+        """
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.images, self.labels, self.augmenter = images, labels, augmenter
-        self.averages, self.precision, self.largest_part = averages, precision, largest_part
+        self.averages, self.precision = averages, precision
+        suits = LARGEST_PART_ON_GPU if images.is_cuda else LARGEST_PART
+        self.largest_part = largest_part or suits
 
     def take(self, order: Tensor, rates: Sequence[float]) -> Tensor:
         """A step at each of the learning `rates`, on as many batches, as equal as they can be.
@@ -59,7 +64,7 @@ class Steps:
         # At least two images a part: of one, batch normalisation may learn nothing.
         most = max(1, count // 2)
         needed = math.ceil(images[:, 0].numel() / self.largest_part)
-        parts = 1 if images.is_cuda else min(most, needed)
+        parts = min(most, needed)
         totals = torch.zeros(2, device=images.device)
         self.optimizer.zero_grad()
         for some_images, some_labels in zip(

@@ -3,6 +3,7 @@
 The only file that imports ray, which is installed with `pip install -e '.[cluster]'`.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -13,7 +14,8 @@ from typing import Any
 from dl4ia.addresses import CONNECTION_SECONDS
 from dl4ia.command_line.process import GRACE
 from dl4ia.errors import InputError, first_line
-from dl4ia.workers.processes import MOST_DEATHS, Deaths, worker_command
+from dl4ia.text import plural
+from dl4ia.workers.processes import GPUS, MOST_DEATHS, Deaths, worker_command
 
 LOCAL = "local"
 TAIL = 2000  # characters of what a worker has said
@@ -23,12 +25,19 @@ class RayWorkers:
     """So many tasks, from `with` on until its end; as `dl4ia.workers.processes.Workers`."""
 
     def __init__(
-        self, address: str, count: int, gpus: float, cores: int = 1, flags: Sequence[str] = ()
+        self,
+        address: str,
+        count: int,
+        gpus: float,
+        cores: int = 1,
+        flags: Sequence[str] = (),
+        storage: str = "",
     ) -> None:
         """address: of a running cluster, or "local" to start one on this machine.
 
         gpus: a worker's, such as 0.25; 0: none. cores: that a training makes good use of; a worker
         has as many where the cluster has them for all. flags: of the command besides its own.
+        storage: the study's, which all machines of the cluster are to reach.
         """
         try:
             import ray
@@ -38,7 +47,7 @@ class RayWorkers:
             ) from error
         self._ray: Any = ray
         self._address, self._count = address, count
-        self._gpus, self._cores, self._flags = gpus, cores, flags
+        self._gpus, self._cores, self._flags, self._storage = gpus, cores, flags, storage
         self._deaths = Deaths(max(MOST_DEATHS, count + 1))  # a node takes all of its workers
         self._tasks: list[Any] = []
 
@@ -54,13 +63,11 @@ class RayWorkers:
                 f"--ray {self._address}: cannot be reached ({first_line(error)}); expected the "
                 "address of a running cluster, such as 10.0.0.1:6379, or local"
             ) from error
-        gpus = self._ray.cluster_resources().get("GPU", 0)
-        if self._address == LOCAL and gpus < self._gpus:  # a cluster elsewhere may grow
+        try:
+            self._check_nodes()
+        except InputError:
             self._ray.shutdown()
-            raise InputError(
-                f"--gpus-per-worker {self._gpus:g}: this machine has {gpus:g}; expected as many at "
-                "most, or 0"
-            )
+            raise
         # No retries by Ray: a worker that ended well is not started again, and others are here.
         self._work = self._ray.remote(
             max_retries=0, num_gpus=self._gpus, num_cpus=self._cores_a_worker()
@@ -68,11 +75,36 @@ class RayWorkers:
         self._tasks = [self._start() for _ in range(self._count)]
         return self
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"]]
+
+    def _check_nodes(self) -> None:
+        """Raise InputError where the workers cannot do their work on the cluster's nodes."""
+        machines = len({node["NodeManagerAddress"] for node in self._nodes()})
+        if self._storage.startswith("sqlite") and machines > 1:
+            raise InputError(
+                f"--ray {self._address}: {plural(machines, 'machine')}, which cannot share the "
+                "file that an SQLite database is; expected --storage postgresql://…"
+            )
+        most = max(node["Resources"].get("GPU", 0) for node in self._nodes())
+        if most >= self._gpus:
+            return
+        if self._address == LOCAL:
+            raise InputError(
+                f"--gpus-per-worker {self._gpus:g}: this machine has {most:g}; expected as many at "
+                "most, or 0"
+            )
+        print(  # it may grow
+            f"no machine of the cluster has {self._gpus:g} GPUs now, the most is {most:g}: workers "
+            "wait until one has",
+            flush=True,
+        )
+
     def _cores_a_worker(self) -> int:
         """Ray gives a worker as many threads; what asks for more than there is never starts."""
         if self._gpus:
             return 1
-        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node["Resources"].get("CPU", 0) for node in self._nodes()]
         share = sum(nodes) // max(1, self._count)
         return int(max(1, min(self._cores, share, max(nodes))))
 
@@ -101,7 +133,8 @@ class RayWorkers:
         return bool(self._tasks)
 
     def _start(self) -> Any:
-        return self._work.remote(worker_command(self._flags), str(Path.cwd()))
+        command = worker_command(self._flags)
+        return self._work.remote(command, str(Path.cwd()), hides_gpus=not self._gpus)
 
 
 def _check_reachable(address: str) -> None:
@@ -112,12 +145,14 @@ def _check_reachable(address: str) -> None:
     socket.create_connection((host, int(port)), CONNECTION_SECONDS).close()
 
 
-def _work(command: list[str], folder: str) -> tuple[int, str]:
+def _work(command: list[str], folder: str, hides_gpus: bool) -> tuple[int, str]:
     """On a node: the worker's exit status, and the last of what it said."""
-    # Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES to the task's share.
+    # Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES to the task's share; but of a task without
+    # GPUs it leaves the latter as it is, and all such workers would use the node's first one.
     process = subprocess.Popen(
         command,
         cwd=folder,
+        env=os.environ | ({GPUS: ""} if hides_gpus else {}),
         stdin=subprocess.PIPE,  # closed when this task dies, and then the worker ends
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

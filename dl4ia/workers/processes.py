@@ -15,14 +15,16 @@ from pathlib import Path
 
 import psutil
 
+from dl4ia.cgroups import memory_left
 from dl4ia.command_line.process import GRACE
-from dl4ia.environment import CORES, usable_cores
+from dl4ia.environment import CORES, core_count, usable_cores
 from dl4ia.errors import InputError
 from dl4ia.text import plural
 
 FLAG = "--worker"
 MOST_DEATHS = 5  # in a row, without a trial that finished between them
 GPUS = "CUDA_VISIBLE_DEVICES"  # of the environment: those that a process may use
+THREADS = "OMP_NUM_THREADS"  # of the environment: how many a training has
 MISTAKE = 2  # exit status after a user's mistake
 MEMORY = 3 << 30  # bytes that a worker may need on a processor
 
@@ -35,7 +37,8 @@ def default_count(device: str, gpus: int) -> int:
     """
     if device == "cuda":
         return gpus
-    return max(1, min(len(usable_cores()), psutil.virtual_memory().available // MEMORY))
+    memory = min(psutil.virtual_memory().available, memory_left())
+    return max(1, min(core_count(), int(memory // MEMORY)))
 
 
 class WorkersDied(InputError):
@@ -135,7 +138,7 @@ class Workers:
     def _start(self, number: int) -> None:
         cores = self._cores[number]
         environment = os.environ | {CORES: ",".join(map(str, cores))}
-        environment.setdefault("OMP_NUM_THREADS", str(len(cores)))
+        environment[THREADS] = str(_threads(len(cores)))
         if self._gpus:
             names = os.environ.get(GPUS) or ",".join(map(str, range(self._gpus)))
             environment[GPUS] = names.split(",")[number % self._gpus]
@@ -152,6 +155,16 @@ class Workers:
 
     def _log(self, number: int) -> Path:
         return self._logs / f"worker_{number}.log"
+
+
+def _threads(cores: int) -> int:
+    """Of a worker with so many cores: as many, but no more than the user said for one process.
+
+    Nor more than its share of a container's quota.
+    """
+    most = max(1, round(cores * core_count() / len(usable_cores())))
+    asked = os.environ.get(THREADS, "")
+    return min(most, int(asked)) if asked.isdecimal() and int(asked) else most
 
 
 def _shares(cores: Sequence[int], count: int) -> list[list[int]]:

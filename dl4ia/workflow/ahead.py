@@ -32,9 +32,13 @@ START_UP = 10.0  # seconds until workers train
 
 
 def worker_count(session: Session) -> int:
-    """As asked for, or as many as the machine has room for."""
+    """As asked for, or as many as the machine has room for.
+
+    One where the seconds of an epoch are an objective: others would slow it down.
+    """
     device = session.objective.device.type
-    return session.arguments.workers or default_count(device, _gpus(session))
+    room = 1 if "seconds" in session.arguments.objectives else default_count(device, _gpus(session))
+    return session.arguments.workers or room
 
 
 def open_workers(session: Session, count: int, flags: Sequence[str] = ()) -> Workers | RayWorkers:
@@ -43,7 +47,8 @@ def open_workers(session: Session, count: int, flags: Sequence[str] = ()) -> Wor
     if arguments.ray:
         share = arguments.gpus_per_worker
         gpus_each = min(1, gpus) if share is None else share
-        return RayWorkers(arguments.ray, count, gpus_each, session.task.cores_a_worker, flags)
+        cores = session.task.cores_a_worker
+        return RayWorkers(arguments.ray, count, gpus_each, cores, flags, session.storage)
     return local_workers(session, count, flags)
 
 

@@ -59,7 +59,7 @@ class Trials:
                 train_trials(self._session, after_trial)
                 return
             at_work = True
-            while at_work:
+            while at_work and self._progress.missing:  # a cluster may still have some to begin
                 time.sleep(OFTEN)
                 new = self._progress.new_trials()
                 at_work = self._workers.mend(any(not has_died(trial) for trial in new))
