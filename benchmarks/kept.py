@@ -7,6 +7,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dl4ia.environment import describe_environment
+
+
+def made_by() -> str:
+    """By which version of the program, and on what: results of others do not compare."""
+    made = describe_environment()
+    return f"{made['commit'][:10]}, {made['processor']}, torch {made['torch']}"
+
 
 def make_missing(folder: Path, names: Iterable[str], make: Callable[[str], Any]) -> Iterator[str]:
     """Make what no other process has made or is making; yields the name of each that was made."""

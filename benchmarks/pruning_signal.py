@@ -1,16 +1,17 @@
 """Does the epoch in which pruning decides tell what a trial will come to? The rank correlation.
 
-    python benchmarks/pruning_signal.py digits --data data --out DIR  # of MNIST, IMAGES
+    python benchmarks/pruning_signal.py digits --data data --out DIR  # MNIST
     python benchmarks/pruning_signal.py glands --out DIR  # the drawn glands
 
-Half of the points are random ones of the space, half random neighbours of its last reference model.
-Each is trained to its end, and once more as far as the epoch in which pruning decides, which is
-scored by a mean of the weights over the last steps, as a study scores it; a training's own weights
-are the peer. Prints Spearman's rank correlation of both with the value at the end, over all points
-and over their better half, in which a study's pruning decides, and how many of the best five go on
-where the best quarter does. Trainings are kept in --out: the same command goes on where it was, and
-shares the work where it runs several times at once. Takes half an hour on one thread. The test
-images are not read.
+Of MNIST the training images 4,000 to 8,000 are taken, others than search_strategies.py's. Half of
+the points are random ones of the space, half random neighbours of its last reference model. Each is
+trained to its end, and once more as far as the epoch in which pruning decides, which is scored by a
+mean of the weights over the last steps, as a study scores it; a training's own weights are the
+peer. Prints Spearman's rank correlation of both with the value at the end, over all points and over
+their better half, in which a study's pruning decides, and how many of the best five go on where the
+best quarter does. Trainings are kept in --out: the same command goes on where it was, and shares
+the work where it runs several times at once. Takes half an hour on one thread. The test images are
+not read.
 """
 
 import argparse
@@ -20,15 +21,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kept import make_missing, read
+from kept import made_by, make_missing, read
 from materials import open_task
 from search_strategies import EPOCHS
 from table import add_record, record
 
-from dl4ia.environment import describe_environment, tune_process
+from dl4ia.environment import tune_process
 
 POINTS, KEPT = 32, 0.7  # of a neighbour's hyperparameters, as many stay
-IMAGES = range(4000, 8000)  # of MNIST; others than search_strategies.py's
+IMAGES = range(4000, 8000)  # of MNIST
 BEST = 5
 
 
@@ -113,10 +114,10 @@ def main() -> None:
             return str(failure)
         return [course[decisive - 1], foreseen[metric], course[-1]]
 
-    environment = describe_environment()
     images = arguments.data.name if arguments.data else "embedded"
-    maker = f"{environment['commit'][:10]}, {environment['processor'].replace('/', ' ')}"
-    folder = arguments.out / f"{arguments.task}-{images}-{arguments.points}-points" / maker
+    maker = made_by()
+    name = f"{arguments.task}-{images}-{arguments.points}-points"
+    folder = arguments.out / name / maker.replace("/", " ")
     for name in make_missing(folder, points, train):
         print(f"{name}: {read(folder, name)}", flush=True)
     found = [read(folder, name) for name in points]

@@ -23,10 +23,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kept import make_missing, read
+from kept import made_by, make_missing, read
 from table import README, add_record, record
 
-from dl4ia.environment import describe_environment, tune_process
+from dl4ia.environment import tune_process
 from dl4ia.markdown import table, write_between_marks
 
 if TYPE_CHECKING:
@@ -217,11 +217,7 @@ def main() -> None:
     name = f"{arguments.task}-{arguments.data.name if arguments.data else 'embedded'}"
     if arguments.images:
         name += f"-{arguments.images}"
-    # Times of another version of the program, or another processor, do not compare.
-    environment = describe_environment()
-    maker = (
-        f"{environment['commit'][:10]}, {environment['processor']}, torch {environment['torch']}"
-    )
+    maker = made_by()
     folder = arguments.out / f"{name}-{arguments.trials}-trials" / maker.replace("/", " ")
     jobs = {
         f"{strategy}-{seed}": (strategy, seed)

@@ -15,14 +15,12 @@ def core_quota(root: Path = ROOT, own: Path = OWN) -> float:
     """How many cores' time this process may use, rounded up; infinite without a limit."""
     quotas: list[float] = [math.inf]
     for folder in _groups("cpu", root, own):
-        quota, period = (
-            *_numbers(folder / "cpu.max"),
-            *_numbers(folder / "cpu.cfs_quota_us"),  # -1: no limit
-            *_numbers(folder / "cpu.cfs_period_us"),
-            *(-1.0, 1.0),
-        )[:2]
-        if 0 < quota < math.inf:
-            quotas.append(math.ceil(quota / period))
+        for found in (
+            _numbers(folder / "cpu.max"),
+            [*_numbers(folder / "cpu.cfs_quota_us"), *_numbers(folder / "cpu.cfs_period_us")],
+        ):
+            if len(found) == 2 and 0 < found[0] < math.inf:  # -1, or max: no limit
+                quotas.append(math.ceil(found[0] / found[1]))
     return min(quotas)
 
 

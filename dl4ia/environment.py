@@ -18,6 +18,7 @@ from dl4ia.cgroups import core_quota
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 CORES = "DL4IA_CORES"  # of the environment: the numbers of those that a worker may use
+THREADS = "OMP_NUM_THREADS"  # of the environment: how many a training has
 PACKAGES = ("torch", "torchvision", "optuna", "mlflow", "numpy")
 
 
@@ -36,7 +37,7 @@ def tune_process() -> None:
         os.sched_setaffinity(0, {int(core) for core in os.environ[CORES].split(",")})
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if core_count() < len(usable_cores()):  # with a thread on each a container would be throttled
-        os.environ.setdefault("OMP_NUM_THREADS", str(core_count()))
+        os.environ.setdefault(THREADS, str(core_count()))
     if platform.libc_ver()[0] == "glibc":
         keep_freed_memory(ctypes.CDLL(None).mallopt)
 

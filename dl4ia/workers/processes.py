@@ -17,14 +17,13 @@ import psutil
 
 from dl4ia.cgroups import memory_left
 from dl4ia.command_line.process import GRACE
-from dl4ia.environment import CORES, core_count, usable_cores
+from dl4ia.environment import CORES, THREADS, core_count, usable_cores
 from dl4ia.errors import InputError
 from dl4ia.text import plural
 
 FLAG = "--worker"
 MOST_DEATHS = 5  # in a row, without a trial that finished between them
 GPUS = "CUDA_VISIBLE_DEVICES"  # of the environment: those that a process may use
-THREADS = "OMP_NUM_THREADS"  # of the environment: how many a training has
 MISTAKE = 2  # exit status after a user's mistake
 MEMORY = 3 << 30  # bytes that a worker may need on a processor
 

@@ -59,12 +59,14 @@ class Trials:
                 train_trials(self._session, after_trial)
                 return
             at_work = True
-            while at_work and self._progress.missing:  # a cluster may still have some to begin
+            while at_work:
                 time.sleep(OFTEN)
                 new = self._progress.new_trials()
                 at_work = self._workers.mend(any(not has_died(trial) for trial in new))
                 for trial in new:
                     after_trial(trial)
+                if new and not self._progress.missing:  # a cluster may have workers still to begin
+                    break
             for trial in self._progress.new_trials():
                 after_trial(trial)
 
