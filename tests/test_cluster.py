@@ -27,7 +27,9 @@ def studied(folder: Path) -> optuna.Study:
     return optuna.load_study(study_name=NAME, storage=f"sqlite:///{folder}/mlruns/optuna.db")
 
 
-def test_a_node_is_lost_in_the_middle(tmp_path: Path) -> None:
+def test_a_node_is_lost_in_the_middle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray's tasks run at niceness 15: beside two other tests they had no processor for minutes.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     write_gland_folder(tmp_path / "Tiny Glands")
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
