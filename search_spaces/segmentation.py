@@ -112,26 +112,31 @@ REPORT_NOTE = (
 
 BASELINE = "baseline"
 
-# Where a practitioner would begin today; enqueued after the report's models, no result of a search.
+_MODERN_UNET: Point = {
+    "architecture": "unet",
+    "base_width": 16,
+    "depth": 5,
+    "convolutions": 2,
+    "normalization": "batch",
+    "dropout": 0.0,
+    "initialization": "he",
+    "loss": "cross_entropy_dice",
+    "optimizer": "adamw",
+    "learning_rate": 0.003,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "averaging": 0.0,
+    "batch_size": 4,
+    "augmentation": "flips_and_quarter_turns",
+    "affine": 0.5,
+    "elastic": 0.5,
+    "stain_jitter": 0.5,
+}
+
+# Where a practitioner would begin today; enqueued after the report's models. The first is no result
+# of a search. The second is half as wide again and a level less deep, which of ten changes to the
+# first did most, by validation on glands drawn from another seed than the embedded ones.
 REFERENCE_MODELS: dict[str, Point] = {
-    "modern_unet": {
-        "architecture": "unet",
-        "base_width": 16,
-        "depth": 5,
-        "convolutions": 2,
-        "normalization": "batch",
-        "dropout": 0.0,
-        "initialization": "he",
-        "loss": "cross_entropy_dice",
-        "optimizer": "adamw",
-        "learning_rate": 0.003,
-        "weight_decay": 0.01,
-        "schedule": "one_cycle",
-        "averaging": 0.0,
-        "batch_size": 4,
-        "augmentation": "flips_and_quarter_turns",
-        "affine": 0.5,
-        "elastic": 0.5,
-        "stain_jitter": 0.5,
-    },
+    "modern_unet": _MODERN_UNET,
+    "wide_unet": _MODERN_UNET | {"base_width": 24, "depth": 4},
 }
