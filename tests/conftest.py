@@ -103,9 +103,8 @@ def write_idx_files(folder: Path, train: int = 60, test: int = 20) -> Path:
 
 def run_study(folder: Path, script: str, *flags: str) -> Path:
     """The shortest whole study with a winner, run in `folder`: of its named points."""
-    words = ["--trials", "10" if script == "classification.py" else "9", "--epochs", "1"]
-    words += ["--finalists", "1", "--repeats", "2", "--seeds", "1"]
-    words += ["--workers", "1"]  # several are not worth their start
+    words = ["--trials", "10", "--epochs", "1", "--finalists", "1", "--repeats", "2"]
+    words += ["--seeds", "1", "--workers", "1"]  # several are not worth their start
     command = [sys.executable, str(ROOT / "studies" / script), *words, *flags]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -20,8 +20,9 @@ pytestmark = needs_chromium
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 NAME = "seen"
 DATA = "<img src=x onerror=console.error(1)>|`*Glands*"  # must be shown as it is
-FLAGS = ["--data", DATA, "--study-name", NAME, "--trials", "9", "--epochs", "1", "--finalists", "1",
-         "--repeats", "2", "--seeds", "1", "--ablate", "--workers", "1"]  # fmt: skip
+FLAGS = ["--data", DATA, "--study-name", NAME, "--trials", "10", "--epochs", "1",
+         "--finalists", "1", "--repeats", "2",
+         "--seeds", "1", "--ablate", "--workers", "1"]  # fmt: skip
 # MLflow 3.17 asks its server for the user, which it does not know, and resizes in two steps.
 MLFLOWS_OWN = "users/current|ResizeObserver loop"
 STORAGE = "sqlite:///mlruns/optuna.db"

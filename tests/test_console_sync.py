@@ -39,7 +39,7 @@ def told(folder: Path, kind: str) -> dict[str, tuple[object, ...]]:
 def test_a_new_database_is_as_the_old_one(folder: Path) -> None:
     before = {kind: told(folder, kind) for kind in ("trial", "repeat")}
     (folder / "mlruns" / "mlflow.db").unlink()
-    for said in ("9 trials and 2 repeats written", "0 trials and 0 repeats written"):
+    for said in ("10 trials and 2 repeats written", "0 trials and 0 repeats written"):
         ended = dl4ia(folder, "sync", NAME)
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout == f"{NAME}: {said}\n"
@@ -57,7 +57,7 @@ def test_a_study_begun_again_under_its_name_is_another_one(gland_study: Path, fo
     run_study(folder, "segmentation.py", *flags)
     study = optuna.load_study(study_name=NAME, storage=f"sqlite:///{database}")
     client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
-    for kind, count in (("study", 1), ("trial", 9), ("repeat", 2), ("winner", 1)):
+    for kind, count in (("study", 1), ("trial", 10), ("repeat", 2), ("winner", 1)):
         runs = runs_of(client, "segmentation", kind)
         mine = [run for run in runs if run.data.tags["dl4ia.study_id"] == study.user_attrs["id"]]
         assert (len(runs), len(mine)) == (2 * count, count), kind

@@ -29,7 +29,7 @@ from dl4ia.workflow.trials import Trials
 
 SPAWN = multiprocessing.get_context("spawn")
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
-           "--trials", "9", "--epochs", "3", "--retraining-epochs", "4", "--finalists", "3",
+           "--trials", "10", "--epochs", "3", "--retraining-epochs", "4", "--finalists", "3",
            "--repeats", "3", "--seeds", "2", "--ablate"]  # fmt: skip
 
 

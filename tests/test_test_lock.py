@@ -61,7 +61,7 @@ def watched(folder: Path) -> tuple[dict[str, str], Path]:
 @pytest.mark.parametrize(
     ("script", "write", "flags"),
     [
-        ("segmentation.py", write_gland_folder, ["--trials", "9", "--ablate", "schedule"]),
+        ("segmentation.py", write_gland_folder, ["--trials", "10", "--ablate", "schedule"]),
         ("classification.py", write_class_folder, ["--trials", "2"]),
         ("classification.py", write_idx_files, ["--trials", "2"]),
     ],

@@ -32,7 +32,7 @@ from search_spaces.segmentation import REPORT_MODELS
 
 SCRIPT = Path(__file__).parent.parent / "studies" / "segmentation.py"
 NAME = "segmentation-tiny-glands"
-FLAGS = ["--trials", "11", "--epochs", "3", "--retraining-epochs", "4", "--seeds", "2",
+FLAGS = ["--trials", "12", "--epochs", "3", "--retraining-epochs", "4", "--seeds", "2",
          "--finalists", "2", "--repeats", "2", "--workers", "1"]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert process.stdout is not None
     first = process.stdout.readline()
-    assert first.startswith("  1/11") and "baseline" in first
+    assert first.startswith("  1/12") and "baseline" in first
     time.sleep(0.3)  # into the next trial
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=60)
@@ -86,13 +86,13 @@ def test_exactly_the_trials_asked_for(study: optuna.Study) -> None:
     interrupted = [trial for trial in study.trials if is_interrupted(trial)]
     assert len(interrupted) <= 1  # the signal may have come between two trials
     finished = [trial for trial in study.trials if trial not in interrupted]
-    assert len(finished) == 11
+    assert len(finished) == 12
     states = {trial.state for trial in finished}
     assert states <= {optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED}
     named = {trial.user_attrs.get("report_model") for trial in finished}
     assert named >= set(REPORT_MODELS)
     seeds = [trial.user_attrs["seed"] for trial in finished]
-    assert len(set(seeds)) == 11
+    assert len(set(seeds)) == 12
 
 
 def test_the_summary(finished: Path, study: optuna.Study) -> None:
