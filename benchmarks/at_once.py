@@ -86,7 +86,7 @@ class GraphSteps(Steps):
         self.first, self.step = (torch.zeros(1, dtype=torch.long, device=device) for _ in range(2))
         self.totals = torch.zeros(2, device=device)
         drawn = vars(self.augmenter)  # the epoch's random numbers, where graphs look for them
-        tables = ("numbers", "stains", "bumps")
+        tables = ("numbers", "stains", "bumps", "_matrices")
         self.tables = {name: drawn[name].clone() for name in tables if name in drawn}
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate if self.on_gpu else 0.0

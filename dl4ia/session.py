@@ -1,6 +1,7 @@
 """Everything that a study needs, checked and opened: nothing is written before all is checked."""
 
 import logging
+import re
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -292,7 +293,28 @@ def open_device(name: str) -> tuple[torch.device, dict[str, str]]:
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("--device cuda: torch finds no GPU here; expected one, or --device cpu")
+    if available and name != "cpu" and not _has_kernels():
+        said = f"this build of torch has nothing for {torch.cuda.get_device_name()}"
+        if name == "cuda":
+            raise InputError(f"--device cuda: {said}; expected a build that has, or --device cpu")
+        print(f"{said}: training on the processor", flush=True)
+        available = False
     device = torch.device("cuda" if available and name != "cpu" else "cpu")
     return device, describe_environment() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
+
+
+def _has_kernels() -> bool:
+    """Whether torch was built for the GPU; where not, the first computation on it fails."""
+    if torch.version.hip:  # whose architectures are named otherwise
+        return True
+    major, minor = torch.cuda.get_device_capability()
+    for built in torch.cuda.get_arch_list():  # such as sm_86, sm_90a, compute_120
+        kind, _, number = built.partition("_")
+        its_major, its_minor = divmod(int(re.sub(r"\D", "", number)), 10)
+        if kind == "compute" and (its_major, its_minor) <= (major, minor):  # compiled as it runs
+            return True
+        if its_major == major and its_minor <= minor:
+            return True
+    return False

@@ -102,7 +102,15 @@ def test_the_pictures_are_of_the_validation_part(
     assert shown == [session.dataset.subset(split.validation).names] * 2
 
 
-@pytest.mark.parametrize("error", [MemoryError("no room"), torch.OutOfMemoryError("no room")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no room: out of memory"),
+        torch.OutOfMemoryError("no room: out of memory"),
+        torch.AcceleratorError("no room: out of memory"),  # as where a kernel is loaded
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_a_trial_that_cannot_be_pictured_for_want_of_memory_counts(
     session: Session, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from dl4ia.training.augmentation import AugmentationSettings, Augmenter
 from dl4ia.training.averaging import WeightAverage
 from dl4ia.training.fit import TrainingSettings
 from dl4ia.training.losses import make_loss
-from dl4ia.training.steps import Steps
+from dl4ia.training.steps import LARGEST_PART_ON_GPU, Steps
 
 GPU = torch.device("cuda", 0)
 TASKS: list[tuple[Task, SpaceModule, Dataset]] = [
@@ -79,6 +79,7 @@ def test_an_epoch_neither_mixes_devices_nor_waits(
             on_gpu.labels,
             augmenter,
             [WeightAverage(model, 5)],
+            largest_part=LARGEST_PART_ON_GPU,
         )
         totals = steps.take(torch.randperm(9).to(GPU), [0.1, 0.2, 0.1])
         assert totals.device == GPU

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED
 from dl4ia.search.sampler import Sampler
 from dl4ia.search.storage import open_storage
@@ -56,6 +56,30 @@ def test_failures_count_and_interruptions_run_again(storage: optuna.storages.RDB
     assert again.params == REFERENCE["second"]
     assert (again.user_attrs["retry_of"], again.user_attrs["seed"]) == (1, 7)
     assert [trial.number for trial in begin(storage).trials] == [0, 1, 2]  # once, not on each start
+
+
+def test_a_point_without_memory_is_tried_again_but_not_for_ever(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    """It may have been others that had it."""
+    study = begin(storage)
+
+    def train(trial: optuna.Trial) -> float:
+        value = objective(trial)
+        if trial.number == 0 or trial.params == REFERENCE["second"]:
+            raise OutOfMemory("epoch 1: out of memory")
+        return value
+
+    shown = run(study, 4, train)
+    first = study.trials[0]
+    assert is_interrupted(first) and first.user_attrs["interrupted"] == "epoch 1: out of memory"
+    (again,) = (each for each in study.trials if each.user_attrs.get("retry_of") == 0)
+    assert again.params == first.params and again.value is not None
+    *others, last = (each for each in study.trials if each.params == REFERENCE["second"])
+    assert len(others) == MOST_ATTEMPTS - 1 and all(map(is_interrupted, others))
+    assert last.user_attrs["failure"] == "epoch 1: out of memory, the last of 3 attempts"
+    assert len(finished_trials(study)) == 4 and last in finished_trials(study)
+    assert sorted(shown) == [trial.number for trial in study.trials]
 
 
 def test_points_of_too_many_weights_are_skipped_and_do_not_count(

@@ -105,6 +105,36 @@ def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         open_device("cuda")
 
 
+@pytest.mark.parametrize(
+    ("gpu", "built", "is_used"),
+    [
+        ((7, 0), ["sm_75", "sm_80", "sm_120"], False),
+        ((8, 9), ["sm_75", "sm_80", "sm_120"], True),  # as every later one of its major version
+        ((9, 0), ["sm_80", "sm_90a"], True),
+        ((10, 0), ["sm_80", "compute_90"], True),  # compiled for it as it runs
+        ((8, 0), ["sm_86", "compute_90"], False),
+    ],
+)
+def test_a_gpu_that_torch_was_not_built_for_is_not_used(
+    gpu: tuple[int, int],
+    built: list[str],
+    is_used: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its first computation would fail, and end the study."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "Volta")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: gpu)
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: built)
+    assert open_device("auto")[0].type == ("cuda" if is_used else "cpu")
+    assert ("nothing for Volta: training on" in capsys.readouterr().out) != is_used
+    assert open_device("cpu")[0].type == "cpu"
+    if not is_used:
+        with pytest.raises(InputError, match="--device cuda: this build .* Volta; expected a bui"):
+            open_device("cuda")
+
+
 def test_a_worker_begins_while_mlflow_is_away(tmp_path: Path, gland_folder: Path) -> None:
     """Its study has asked for MLflow, which a worker has no use for."""
     flags = ["--tracking-uri", "http://127.0.0.1:9"]  # where nothing listens

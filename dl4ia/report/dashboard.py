@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import optuna
-import torch
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import FrozenTrial
 from torch import nn
@@ -23,6 +22,7 @@ from dl4ia.report.notes import study_note, trial_note
 from dl4ia.search.trials import ended_trials
 from dl4ia.selection.finalists import Selection
 from dl4ia.session import Session
+from dl4ia.training.fit import is_lack_of_memory
 
 NOTE_PART = re.compile(r"dashboard:([0-9]+):note_str:([0-9]+)")
 REMARKS = "\n\n---\n\n*Written by dl4ia; what you add below this line is kept.*"
@@ -43,7 +43,9 @@ def write_trial_pictures(
         with tempfile.TemporaryDirectory() as temporary:
             for file in session.task.draw_trial(model, validation, device, Path(temporary)):
                 upload_artifact(artifact_store=store, file_path=str(file), study_or_trial=trial)
-    except (OSError, MemoryError, torch.OutOfMemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, OSError) and not is_lack_of_memory(error):
+            raise
         trial.set_user_attr("no_pictures", first_line(error))
 
 

@@ -17,7 +17,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
-from dl4ia.errors import InputError, TrialFailure
+from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.search.storage import patiently
 from dl4ia.search.trials import counts, finished_trials, is_interrupted, is_skipped
 from dl4ia.search.turns import TurnLost, Turns
@@ -25,7 +25,7 @@ from dl4ia.search.turns import TurnLost, Turns
 if TYPE_CHECKING:
     from dl4ia.search.objective import Objective
 
-MOST_ATTEMPTS = 3  # of a point whose process dies; it may be the point that kills it
+MOST_ATTEMPTS = 3  # of a point whose process dies, or has no memory; it may be the point's doing
 MOST_SKIPPED = 500
 WAIT = 0.5  # seconds between two looks, while others train the last trials
 CLAIM = "claim"
@@ -184,6 +184,9 @@ def _run(study: optuna.Study, objective: "Objective", trial: optuna.Trial) -> Fr
             value = objective(trial)
         except optuna.TrialPruned:
             return _tell(study, trial, TrialState.PRUNED)
+        except OutOfMemory as failure:  # it may be others that had the memory
+            _give_up(study, study._storage.get_trial(trial._trial_id), str(failure))
+            return study._storage.get_trial(trial._trial_id)
         except TrialFailure:
             return _tell(study, trial, TrialState.FAIL)
         except (UpdateFinishedTrialError, StorageInternalError):

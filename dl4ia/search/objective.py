@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 from typing import Any
 
 import optuna
@@ -17,7 +18,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.splits import Split
-from dl4ia.errors import TrialFailure
+from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.models.layers import weight_count
 from dl4ia.search.halving import rung
 from dl4ia.search.seeds import derive_seed
@@ -93,7 +94,8 @@ class Objective:
     def __call__(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """The trial's value, or those of several objectives.
 
-        Raises TrialPruned, or TrialFailure after recording the reason.
+        Raises TrialPruned, TrialFailure after recording the reason, or OutOfMemory without: the
+        point may do better at another moment.
         """
         give_memory_back()
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
@@ -104,10 +106,11 @@ class Objective:
             value = self._train(trial, sample(self.space, trial), seed, history)
             if not self.further:
                 return value
-            seconds = sum(result["seconds"] for result in history) / len(history)
+            # A device's first use, which one trial of a process pays for, is in no other epoch.
+            seconds = median(result["seconds"] for result in history)
             costs = {"weights": float(trial.user_attrs["weights"]), "seconds": seconds}
             return (value, *(costs[name] for name in self.further))
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, OutOfMemory):
             raise
         except TrialFailure as failure:
             trial.set_user_attr("failure", str(failure))

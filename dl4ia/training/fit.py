@@ -211,16 +211,22 @@ def _failures_of(epoch: int) -> Iterator[None]:
         yield
     except TrialFailure as failure:
         raise TrialFailure(f"epoch {epoch}: {failure}") from None
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemory(f"epoch {epoch}: out of memory") from error
-    except RuntimeError as error:
-        has_no_engine = NO_ENGINE in str(error)
-        is_unclear = has_no_engine or any(words in str(error) for words in GPU_ERRORS)
-        if any(words in str(error) for words in MEMORY_ERRORS) or (is_unclear and _gpu_is_full()):
+    except (MemoryError, RuntimeError) as error:
+        if is_lack_of_memory(error):
             raise OutOfMemory(f"epoch {epoch}: out of memory") from error
-        if has_no_engine:
+        if NO_ENGINE in str(error):
             raise TrialFailure(f"epoch {epoch}: cuDNN has no way to compute it") from error
         raise
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether it says that the memory has run out, of the machine or of a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error)
+    if any(words in said for words in MEMORY_ERRORS):
+        return True
+    return any(words in said for words in (NO_ENGINE, *GPU_ERRORS)) and _gpu_is_full()
 
 
 def _gpu_is_full() -> bool:

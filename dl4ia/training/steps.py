@@ -16,6 +16,9 @@ from dl4ia.training.precision import computing_in
 # notices, whose statistics are then those of a part. It bounds the memory of the report's full
 # batches, and is faster in the caches. A GPU takes more at once: the course's images in one part.
 LARGEST_PART, LARGEST_PART_ON_GPU = 16 * 128 * 128, 128 * 128 * 128
+# Bytes of a GPU's memory that a pixel may take. The widest networks keep half as many for the way
+# back (tests/test_memory.py counts them); the rest is for gradients, and for what cuDNN works in.
+BYTES_A_PIXEL = 8192
 
 
 class Steps:
@@ -40,8 +43,7 @@ class Steps:
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.images, self.labels, self.augmenter = images, labels, augmenter
         self.averages, self.precision = averages, precision
-        suits = LARGEST_PART_ON_GPU if images.is_cuda else LARGEST_PART
-        self.largest_part = largest_part or suits
+        self.largest_part = largest_part or _largest_part(images.device)
 
     def take(self, order: Tensor, rates: Sequence[float]) -> Tensor:
         """A step at each of the learning `rates`, on as many batches, as equal as they can be.
@@ -78,3 +80,11 @@ class Steps:
             totals += torch.stack([share.detach(), right])
         self.optimizer.step()
         return totals
+
+
+def _largest_part(device: torch.device) -> int:
+    """How many pixels suit the device."""
+    if device.type != "cuda":
+        return LARGEST_PART
+    memory: int = torch.cuda.get_device_properties(device).total_memory
+    return min(LARGEST_PART_ON_GPU, memory // BYTES_A_PIXEL)

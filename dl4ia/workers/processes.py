@@ -25,19 +25,18 @@ FLAG = "--worker"
 MOST_DEATHS = 5  # in a row, without a trial that finished between them
 GPUS = "CUDA_VISIBLE_DEVICES"  # of the environment: those that a process may use
 MISTAKE = 2  # exit status after a user's mistake
-MEMORY = 3 << 30  # bytes that a worker may need on a processor
+MEMORY = 3 << 30  # bytes that a worker may need of the machine
 
 
 def default_count(device: str, gpus: int) -> int:
-    """A worker a GPU; on the processor one a core, as far as the memory reaches.
+    """A worker a GPU; on the processor one a core; either as far as the memory reaches.
 
     Two trainings side by side, a core each, are through sooner than one after the other on both:
     `python benchmarks/study_throughput.py` compares one worker with two.
     """
-    if device == "cuda":
-        return gpus
     memory = min(psutil.virtual_memory().available, memory_left())
-    return max(1, min(core_count(), int(memory // MEMORY)))
+    most = gpus if device == "cuda" else core_count()
+    return max(1, min(most, int(memory // MEMORY)))
 
 
 class WorkersDied(InputError):
