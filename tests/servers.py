@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,6 +76,22 @@ def stop(server: "subprocess.Popen[bytes]", end: signal.Signals = signal.SIGTERM
     except subprocess.TimeoutExpired:
         os.killpg(server.pid, 9)
         server.wait()
+
+
+def end_of(
+    process: "subprocess.Popen[bytes]", log: Path, until: Callable[[], bool] = lambda: False
+) -> int | None:
+    """Its exit status; None where it is still at work when `until` is true.
+
+    However long that takes beside other tests, it may not fall silent.
+    """
+    said, since = -1, time.monotonic()
+    while process.poll() is None and not until():
+        if (now := log.stat().st_size) != said:
+            said, since = now, time.monotonic()
+        assert time.monotonic() - since < 2 * PATIENCE, log.read_text()[-3000:]
+        time.sleep(0.2)
+    return process.poll()
 
 
 def ended(processes: list[psutil.Process], seconds: float = 10.0) -> bool:

@@ -66,7 +66,7 @@ def work(trial: optuna.Trial) -> float:
     """Reports over a moment, as a training would; now and then the process dies instead."""
     value = objective(trial)
     for step in range(3):
-        time.sleep(random.random() * 0.01 * SLOWNESS)
+        time.sleep((0.3 + 0.7 * random.random()) * 0.01 * SLOWNESS)
         trial.report(value, step)
         if random.random() < DEADLY:
             os.kill(os.getpid(), 9)

@@ -414,9 +414,7 @@ def test_a_killed_download_leaves_nothing_that_a_later_run_takes(
     server.stall = True  # with the images downloaded and half of the labels
     words = [sys.executable, "-c", KILLED, server.address, json.dumps(server.resources)]
     with subprocess.Popen([*words, str(folder)]) as process:
-        for _ in range(3000):
-            if list(folder.rglob(f"{LABELS}.gz")) or process.poll() is not None:
-                break
+        while not list(folder.rglob(f"{LABELS}.gz")) and process.poll() is None:
             time.sleep(0.01)
         (unfinished,) = folder.iterdir()
         alive = tmp_path / "alive"

@@ -53,6 +53,7 @@ class Server:
             owner = pwd.getpwnam("postgres")
             os.chown(folder, owner.pw_uid, owner.pw_gid)
         words = ["-D", str(folder / "data"), "-A", "trust", "-U", "dl4ia", "--no-sync"]
+        words += ["--locale=C", "--encoding=UTF8"]  # whatever this process has
         self._run("initdb", *words)
 
     def _run(self, name: str, *words: str) -> None:
@@ -226,7 +227,9 @@ def test_a_machine_that_falls_silent(address: str, impatient: None) -> None:
     study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
     assert run(begin(open_storage(address)), 3) == [1, 2, 3]
     assert study.trials[0].user_attrs["interrupted"].endswith("on elsewhere was silent for 3 s")
-    assert [each.user_attrs.get("retry_of") for each in study.trials] == [None, None, None, 0]
+    # Claimed as soon as the silence was long enough, which depends on how fast the others were.
+    retries = [each.user_attrs.get("retry_of") for each in study.trials]
+    assert len(retries) == 4 and retries.count(0) == 1
 
 
 def test_a_long_epoch_is_no_silence(address: str, impatient: None) -> None:
@@ -249,9 +252,8 @@ def test_a_stopped_process_of_this_machine_is_not_dead(address: str, impatient: 
     begin(open_storage(address))
     process = subprocess.Popen(words)
     study = begin(open_storage(address))
-    while (
-        study.trials[0].state != TrialState.RUNNING or "process" not in study.trials[0].user_attrs
-    ):
+    while not study.trials[0].params:  # while it has its turn to claim, nobody could go on
+        assert not study.trials[0].state.is_finished()
         time.sleep(0.05)
     process.send_signal(signal.SIGSTOP)
     time.sleep(5)

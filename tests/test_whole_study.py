@@ -217,7 +217,7 @@ def test_more_trials_than_time_keep_the_test_set_shut(tmp_path: Path) -> None:
     words = command(tmp_path, "--timeout", "0.1")
     ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert "The time is over, with 10 trials missing." in ended.stdout
+    assert "The time is over, with 11 trials missing." in ended.stdout
     assert "--trials 1 ends with the best of these" in ended.stdout
     assert "Winner" not in ended.stdout
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}")
