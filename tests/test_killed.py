@@ -7,11 +7,9 @@ import collections
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -20,7 +18,7 @@ import pytest
 from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
-from servers import end_of, ended
+from servers import end_of, ended, look
 
 from dl4ia.search.loop import MOST_ATTEMPTS
 from dl4ia.search.trials import finished_trials, history_of, is_interrupted
@@ -38,16 +36,6 @@ STAGES = ("Finalists:", "Validating trial", "Retraining trial", "Training for th
 def start(folder: Path, *flags: str) -> "subprocess.Popen[bytes]":
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen([*COMMAND, *flags], cwd=folder, stdout=log, stderr=log)
-
-
-def look(folder: Path, query: str) -> int:
-    """A number in the study's database, 0 before there is one; without a say in how it is made."""
-    address = f"{(folder / 'mlruns' / 'optuna.db').as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
-            return int(connection.execute(query).fetchone()[0])
-    except sqlite3.OperationalError:
-        return 0
 
 
 def progress(folder: Path) -> tuple[int, ...]:

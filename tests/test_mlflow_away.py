@@ -2,18 +2,16 @@
 
 import collections
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import optuna
 import pytest
 from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
-from servers import end_of, free_port, serving
+from servers import end_of, free_port, look, serving
 
 from dl4ia.addresses import check_tracking
 from dl4ia.errors import InputError
@@ -31,15 +29,9 @@ def start(folder: Path, port: int, trials: int) -> "subprocess.Popen[bytes]":
 
 
 def finished(folder: Path) -> int:
-    """How many trials have finished; without a say in how the database is made."""
+    """How many trials have finished."""
     states = "('COMPLETE', 'PRUNED', 'FAIL')"
-    query = f"SELECT COUNT(*) FROM trials WHERE state IN {states}"
-    address = f"{(folder / 'mlruns' / 'optuna.db').as_uri()}?mode=ro"
-    try:
-        with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
-            return int(connection.execute(query).fetchone()[0])
-    except sqlite3.OperationalError:  # there is none yet
-        return 0
+    return look(folder, f"SELECT COUNT(*) FROM trials WHERE state IN {states}")
 
 
 def test_a_server_that_knows_this_address_by_another_name(tmp_path: Path) -> None:
