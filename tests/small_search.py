@@ -18,6 +18,7 @@ import pytest
 from dl4ia.search.loop import search
 from dl4ia.search.storage import open_storage
 from dl4ia.search.study import Identity, check_identity, open_study
+from dl4ia.search.transactions import in_one_transaction
 from dl4ia.search.turns import Turns
 from dl4ia.search_space import Point, Space, choice, real, sample
 
@@ -47,7 +48,8 @@ def begin(storage: optuna.storages.RDBStorage, identity: Identity = IDENTITY) ->
 
 def objective(trial: optuna.Trial) -> float:
     """The rate."""
-    return float(sample(SPACE, trial)["rate"])
+    with in_one_transaction(trial):
+        return float(sample(SPACE, trial)["rate"])
 
 
 def run(

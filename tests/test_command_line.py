@@ -178,7 +178,7 @@ def test_who_is_stopped_waits_for_nothing(name: str) -> None:
     code = (
         "import os, signal, time, optuna, sqlalchemy\n"
         "from dl4ia.command_line.process import run_and_exit\n"
-        "from dl4ia.search.storage import patiently\n"
+        "from dl4ia.search.patience import patiently\n"
         "def ask():\n"
         "    raise sqlalchemy.exc.OperationalError('', {}, Exception('gone'))\n"
         "def work():\n"

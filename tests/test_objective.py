@@ -167,6 +167,22 @@ def test_successive_halving_has_one_rung_and_is_asked_there(dataset: Dataset) ->
     assert list(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize(("every", "told"), [(0.0, 8), (1e9, rung(8))])
+def test_optuna_is_told_all_values_but_not_each_by_itself(
+    dataset: Dataset, every: float, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What decides is told at once."""
+
+    def look(trial: optuna.Trial, model: torch.nn.Module, validation: Dataset) -> None:
+        seen.append(list(trial.study.trials[0].intermediate_values))
+
+    seen: list[list[int]] = []
+    monkeypatch.setattr("dl4ia.search.objective.REPORTS_EVERY", every)
+    (trial,) = run(replace(make_objective(dataset), epochs=8, after_training=look), POINT)
+    assert seen == [list(range(1, told + 1))]
+    assert list(trial.intermediate_values) == list(range(1, 9))
+
+
 def test_what_decides_is_a_mean_of_the_weights(dataset: Dataset) -> None:
     """Two of 32 steps make the sixteenth; a named point, of which nothing is decided, has none."""
     objective = replace(make_objective(dataset), epochs=16)

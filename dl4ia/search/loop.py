@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dl4ia.environment import describe_process, is_alive, is_dead, this_process
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
-from dl4ia.search.storage import patiently
+from dl4ia.search.patience import patiently
 from dl4ia.search.trials import counts, finished_trials, is_interrupted, is_skipped
 from dl4ia.search.turns import TurnLost, Turns
 

@@ -5,6 +5,7 @@ over folds. Everything a trial is known by is written into the Optuna trial; MLf
 there.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from dl4ia.errors import OutOfMemory, TrialFailure
 from dl4ia.models.layers import weight_count
 from dl4ia.search.halving import rung
 from dl4ia.search.seeds import derive_seed
+from dl4ia.search.transactions import in_one_transaction
 from dl4ia.search.trials import hide
 from dl4ia.search_space import Space, sample, settings_of
 from dl4ia.tasks.task import Task
@@ -30,6 +32,8 @@ from dl4ia.training.checkpoint import Checkpoint
 from dl4ia.training.fit import Result, TrainingSettings, fit
 from dl4ia.training.precision import exactly, training_precision
 from dl4ia.training.usage import Usage, give_memory_back
+
+REPORTS_EVERY = 1.0  # seconds
 
 AfterTraining = Callable[[optuna.Trial, torch.nn.Module, Dataset], object]
 
@@ -99,11 +103,14 @@ class Objective:
         """
         give_memory_back()
         seed = trial.user_attrs.get("seed", derive_seed(self.seed, "trial", trial.number))
-        hide(trial, "environment", dict(self.environment))
-        trial.set_user_attr("seed", seed)
         history: list[Result] = []
+        reports = Reports(trial)
         try:
-            value = self._train(trial, sample(self.space, trial), seed, history)
+            with in_one_transaction(trial):
+                hide(trial, "environment", dict(self.environment))
+                trial.set_user_attr("seed", seed)
+                point = sample(self.space, trial)
+            value = self._train(trial, point, seed, history, reports)
             if not self.further:
                 return value
             # A device's first use, which one trial of a process pays for, is in no other epoch.
@@ -126,7 +133,8 @@ class Objective:
             if history:
                 columns = {name: [result[name] for result in history] for name in history[0]}
                 # Refused of a trial that was given up; it must not hide how this one ended.
-                with suppress(UpdateFinishedTrialError):
+                with suppress(UpdateFinishedTrialError), in_one_transaction(trial):
+                    reports.write()
                     hide(trial, "history", columns)
 
     def results(
@@ -167,7 +175,12 @@ class Objective:
         return [(subset(split.train), subset(split.validation)) for split in self.splits]
 
     def _train(
-        self, trial: optuna.Trial, point: Mapping[str, Any], seed: int, history: list[Result]
+        self,
+        trial: optuna.Trial,
+        point: Mapping[str, Any],
+        seed: int,
+        history: list[Result],
+        reports: "Reports",
     ) -> float:
         """Train and report, so that each epoch's mean over folds can be pruned."""
         decisive = self._decisive_epoch(trial)
@@ -175,9 +188,11 @@ class Objective:
             history.append(result)
             if self.further:
                 continue  # Optuna takes reports of one objective only
-            trial.report(result[f"val_{self.task.metric}"], epoch)
-            if epoch == decisive and trial.should_prune():
-                raise optuna.TrialPruned(f"in epoch {epoch}")
+            reports.add(epoch, result[f"val_{self.task.metric}"])
+            if epoch == decisive:
+                reports.write()
+                if trial.should_prune():
+                    raise optuna.TrialPruned(f"in epoch {epoch}")
         return history[-1][f"val_{self.task.metric}"]
 
     def _decisive_epoch(self, trial: optuna.Trial) -> int | None:
@@ -189,6 +204,33 @@ class Objective:
         decisive = rung(self.epochs)
         is_named = "point" in trial.user_attrs
         return None if self.further or is_named or decisive >= self.epochs else decisive
+
+
+class Reports:
+    """A trial's values as they come: Optuna is told the first at once, then all new ones together.
+
+    An epoch takes a fraction of a second on a GPU; to tell each of them by itself would take a part
+    of that which counts, and nobody looks so often.
+    """
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+        self._new: dict[int, float] = {}  # by their epochs
+        self._told = float("-inf")  # when
+
+    def add(self, epoch: int, value: float) -> None:
+        """Tells it where the last telling is REPORTS_EVERY seconds ago."""
+        self._new[epoch] = value
+        if time.monotonic() - self._told >= REPORTS_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Tell what is new."""
+        new, self._new = self._new, {}
+        with in_one_transaction(self._trial):
+            for epoch, value in new.items():
+                self._trial.report(value, epoch)
+        self._told = time.monotonic()
 
 
 def _mean_over_folds(folds: Sequence[Result], sizes: Sequence[int]) -> Result:

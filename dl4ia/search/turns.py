@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 
 from dl4ia.errors import InputError
-from dl4ia.search.storage import patiently
+from dl4ia.search.patience import patiently
 
 KEEP = "keep"  # the purpose of whoever keeps a study's records
 WAIT_FOR_LOCK = sqlalchemy.text("SELECT pg_advisory_lock(:key)")
