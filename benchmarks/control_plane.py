@@ -5,13 +5,14 @@
 
 Dead time: asking for a trial of the gland study's space, reporting 30 epochs, asking whether to
 prune (none is), telling its value, and writing it into MLflow with all epochs. The trainings
-themselves take no time here, so that what dl4ia writes beside them counts in full. The plain script
-is what the libraries' own examples do: a default storage, `study.optimize`, and
-`mlflow.log_metrics` after each epoch, with Optuna's Hyperband, which it asks after each of them
-whether to prune; dl4ia asks in the one epoch in which its pruner decides, and so pays for it once.
-With another pruner a plain script pays more (Optuna's default) or less (none). Both are given a
-study with so many finished trials (the same values), and run ten more, in turns; the figures are
-means over them.
+themselves take no time here, so that what dl4ia writes beside them counts in full; the epochs'
+values it writes together, but for the first and up to that in which its pruner decides, for it does
+so once a second at most. The plain script is what the libraries' own examples do: a default
+storage, `study.optimize`, and `mlflow.log_metrics` after each epoch, with Optuna's Hyperband, which
+it asks after each of them whether to prune; dl4ia asks in the one epoch in which its pruner
+decides, and so pays for it once. With another pruner a plain script pays more (Optuna's default) or
+less (none). Both are given a study with so many finished trials (the same values), and run ten
+more, in turns; the figures are means over them.
 Takes about 10 minutes on two cores, most of them to fill the studies.
 """
 

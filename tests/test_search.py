@@ -18,7 +18,7 @@ from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
-from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED
+from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED, WAIT
 from dl4ia.search.sampler import Sampler
 from dl4ia.search.storage import open_storage
 from dl4ia.search.study import RANDOM_TRIALS
@@ -80,6 +80,35 @@ def test_a_point_without_memory_is_tried_again_but_not_for_ever(
     assert last.user_attrs["failure"] == "epoch 1: out of memory, the last of 3 attempts"
     assert len(finished_trials(study)) == 4 and last in finished_trials(study)
     assert sorted(shown) == [trial.number for trial in study.trials]
+
+
+def test_who_had_no_memory_waits_until_a_neighbour_has_given_some_back(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    study = begin(storage)
+    neighbour, ended = study.ask(), threading.Event()
+    neighbour.set_user_attr("process", this_process() | {"host": "another"})
+
+    def end_it() -> None:
+        """A while after the trial beside it has failed."""
+        while len(study.trials) < 2 or study.trials[1].state != TrialState.FAIL:
+            time.sleep(0.05)
+        time.sleep(3 * WAIT)
+        ended.set()
+        study.tell(neighbour.number, 0.5)
+
+    thread = threading.Thread(target=end_it, daemon=True)
+    thread.start()
+
+    def train(trial: optuna.Trial) -> float:
+        if trial.number == 1:
+            raise OutOfMemory("epoch 1: out of memory")
+        assert ended.is_set()
+        return objective(trial)
+
+    assert run(begin(storage), 2, train) == [1, 2]
+    thread.join()
+    assert study.trials[2].user_attrs["retry_of"] == 1
 
 
 def test_points_of_too_many_weights_are_skipped_and_do_not_count(

@@ -45,11 +45,12 @@ def search(
     in a row raise InputError.
     """
     skipped = 0  # in a row
+    neighbours: set[int] = set()  # that others trained when a trial of ours had no memory
     end = None if timeout is None else time.monotonic() + timeout
     silences = Silences(study)
     while end is None or time.monotonic() < end:
         with turns.take(CLAIM):
-            trial = _claim(study, trials, turns, silences)
+            trial = _claim(study, trials, turns, silences, neighbours)
         if trial is not None:
             ended = _run(study, objective, trial)
             if ended is not None and is_skipped(ended):
@@ -62,6 +63,8 @@ def search(
                     )
             elif ended is not None:
                 skipped = 0
+                if "interrupted" in ended.user_attrs:
+                    neighbours = _running(study.get_trials(deepcopy=False))
                 after_trial(ended)
         elif len(finished_trials(study)) >= trials:
             return
@@ -90,10 +93,17 @@ class Silences:
         return {trial for trial, since in self._known.items() if now - since >= patience}
 
 
+def _running(trials: list[FrozenTrial]) -> set[int]:
+    return {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+
+
 def _claim(
-    study: optuna.Study, trials: int, turns: Turns, silences: Silences
+    study: optuna.Study, trials: int, turns: Turns, silences: Silences, neighbours: set[int]
 ) -> optuna.Trial | None:
     """A trial for this process, whose turn it is; None where no more are to be begun.
+
+    None as long as all `neighbours` are still trained, where there are any: beside them there was
+    no memory.
 
     None too where the turn was lost meanwhile, with a server that was started again: others have
     then counted without this trial, or this process without theirs.
@@ -102,7 +112,10 @@ def _claim(
     if _fail_dead(study, known, silences):
         known = study.get_trials(deepcopy=False)
     _run_interrupted_again(study, known)
-    if sum(trial.state == TrialState.RUNNING or counts(trial) for trial in known) >= trials:
+    running = _running(known)
+    if neighbours and neighbours <= running:
+        return None
+    if len(running) + sum(map(counts, known)) >= trials:
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `_alive` sends them
@@ -178,7 +191,10 @@ def _run_interrupted_again(study: optuna.Study, trials: list[FrozenTrial]) -> No
 
 
 def _run(study: optuna.Study, objective: "Objective", trial: optuna.Trial) -> FrozenTrial | None:
-    """Train and tell; None where another process has given the trial up meanwhile."""
+    """Train and tell; None where another process has given the trial up meanwhile.
+
+    Of the others one that had no memory is told to be `interrupted`.
+    """
     with suppress(UpdateFinishedTrialError), _alive(study, trial):
         try:
             value = objective(trial)
