@@ -198,6 +198,8 @@ def open_session(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Ctrl-C in the middle of a query is answered in one line, not also as a cursor left open.
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+    # Of a server that dies in the middle of a query one line is said too, and not also that.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     arguments.out.mkdir(parents=True, exist_ok=True)
     with opening.take("open"):
         check_identity(storage, name, identity)

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from servers import free_port, serving
 from small_search import begin, objective, run
+from test_transactions import check_written
 
 from dl4ia.environment import this_process
 from dl4ia.search import storage as storage_file
@@ -90,6 +91,10 @@ def address(server: Server, request: pytest.FixtureRequest) -> str:
     with psycopg.connect(server.address.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
     return server.address.removesuffix("postgres") + name
+
+
+def test_what_a_trial_is_given_in_one_transaction(address: str) -> None:
+    check_written(begin(open_storage(address)))
 
 
 def test_turns(address: str) -> None:

@@ -59,6 +59,20 @@ def test_the_points_are_optunas(objectives: int) -> None:
     assert sum(values[-20:]) > sum(values[:20]), "it has learnt"
 
 
+def test_a_running_trial_is_known_by_what_has_been_sampled_for_it() -> None:
+    """One after the other, or all at once before the first of them was asked for."""
+    points = []
+    for kind in (Sampler, Optunas):
+        study = optuna.create_study(direction="maximize", sampler=kind(3, 8))
+        study.optimize(lambda trial: value_of(sample(SPACE, trial)), n_trials=12)
+        first, second = study.ask(), study.ask()
+        begun = {name: SPACE[name].suggest(first, name) for name in ("kind", "flag")}
+        relative = study.trials[12].system_attrs["tpe:relative_params:0"]
+        assert '"rate"' in relative and begun.keys() == study.trials[12].params.keys()
+        points.append(sample(SPACE, second))
+    assert points[0] == points[1]
+
+
 def test_two_that_are_asked_for_before_either_is_sampled() -> None:
     """Each takes the other one for running, not itself."""
     sampler = Sampler(3, 8)

@@ -29,6 +29,13 @@ SHORT_TRIALS = int(os.environ.get("DL4IA_SHORT_TRIALS", "200"))
 WORKER = Path(__file__).with_name("small_search.py")
 
 
+def of_the_parent() -> dict[str, str | float]:
+    """As `this_process` is, of another one that is alive."""
+    parent = psutil.Process(os.getppid())
+    began = parent.create_time() - psutil.boot_time()
+    return this_process() | {"pid": parent.pid, "began": began}
+
+
 def test_failures_count_and_interruptions_run_again(storage: optuna.storages.RDBStorage) -> None:
     study = begin(storage)
 
@@ -87,7 +94,7 @@ def test_who_had_no_memory_waits_until_a_neighbour_has_given_some_back(
 ) -> None:
     study = begin(storage)
     neighbour, ended = study.ask(), threading.Event()
-    neighbour.set_user_attr("process", this_process() | {"host": "another"})
+    neighbour.set_user_attr("process", of_the_parent())
 
     def end_it() -> None:
         """A while after the trial beside it has failed."""
@@ -109,6 +116,29 @@ def test_who_had_no_memory_waits_until_a_neighbour_has_given_some_back(
     assert run(begin(storage), 2, train) == [1, 2]
     thread.join()
     assert study.trials[2].user_attrs["retry_of"] == 1
+
+
+@pytest.mark.parametrize("where", ["on another machine", "here, stopped"])
+def test_who_had_no_memory_does_not_wait_for_those_that_do_not_have_it(
+    storage: optuna.storages.RDBStorage, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or may never end."""
+    study = begin(storage)
+    if where == "on another machine":
+        owner = this_process() | {"boot": "another"}
+    else:
+        owner = of_the_parent()
+        monkeypatch.setattr("dl4ia.search.loop.MOST_WAIT", 3 * WAIT)
+    study.ask().set_user_attr("process", owner)
+
+    def train(trial: optuna.Trial) -> float:
+        if trial.number == 2:
+            study.tell(0, 0.5)
+        if trial.number == 1:
+            raise OutOfMemory("epoch 1: out of memory")
+        return objective(trial)
+
+    assert run(begin(storage), 2, train) == [1, 2]
 
 
 def test_points_of_too_many_weights_are_skipped_and_do_not_count(
@@ -220,10 +250,7 @@ def test_a_trial_that_another_process_runs_is_left_to_it_and_counts(
 ) -> None:
     study = begin(storage)
     trial = study.ask()
-    parent = psutil.Process(os.getppid())
-    began = parent.create_time() - psutil.boot_time()
-    owner = this_process() | {"pid": parent.pid, "began": began}
-    trial.set_user_attr("process", owner)
+    trial.set_user_attr("process", of_the_parent())
     seen: list[int] = []
 
     def finish_the_other(mine: optuna.Trial) -> float:

@@ -1,6 +1,7 @@
 """What a trial is given in one transaction: as Optuna would have written it, one by one."""
 
 import math
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from small_search import SPACE, begin, storage
 
-from dl4ia.search.transactions import in_one_transaction
+from dl4ia.search.transactions import Batch, BatchingStorage, in_one_transaction
 from dl4ia.search.trials import hidden, hide
 from dl4ia.search_space import sample
 
@@ -35,7 +36,11 @@ def seen(study: optuna.Study, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
 
 
 def test_it_is_written_as_optuna_writes_it(storage: optuna.storages.RDBStorage) -> None:
-    study = begin(storage)
+    check_written(begin(storage))
+
+
+def check_written(study: optuna.Study) -> None:
+    """In one transaction, and by Optuna."""
     _, _, one_by_one, together = [study.ask() for _ in range(4)]  # the first two are named points
     together.set_user_attr("seed", 0)
     give(one_by_one)
@@ -70,6 +75,31 @@ def test_it_is_one_transaction(storage: optuna.storages.RDBStorage) -> None:
             give(trial)
         written.append(len(commits) - before)
     assert written[0] >= 9 and written[1] == 1
+
+
+def test_a_database_that_went_away_as_it_was_written_is_asked_again(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it had written all but could not say so."""
+    study, attempts = begin(storage), []
+    write = BatchingStorage.write
+
+    def go_away(self: BatchingStorage, batch: Batch) -> None:
+        write(self, batch)
+        attempts.append(batch)
+        if len(attempts) < 3:
+            locked = sqlite3.OperationalError("database is locked")
+            raise sqlalchemy.exc.OperationalError("INSERT", {}, locked)
+
+    monkeypatch.setattr(BatchingStorage, "write", go_away)
+    monkeypatch.setattr("dl4ia.search.patience.PAUSE", 0.01)
+    trial = study.ask()
+    with in_one_transaction(trial):
+        give(trial)
+    assert len(attempts) == 3
+    known = seen(study, trial)
+    assert known.params == trial.params and known.user_attrs["seed"] == 2
+    assert list(known.intermediate_values) == [1, 2, 3, 4]
 
 
 def test_an_error_leaves_nothing(storage: optuna.storages.RDBStorage) -> None:

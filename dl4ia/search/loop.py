@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MOST_ATTEMPTS = 3  # of a point whose process dies, or has no memory; it may be the point's doing
 MOST_SKIPPED = 500
 WAIT = 0.5  # seconds between two looks, while others train the last trials
+MOST_WAIT = 600.0  # seconds, for memory
 CLAIM = "claim"
 
 
@@ -45,12 +46,12 @@ def search(
     in a row raise InputError.
     """
     skipped = 0  # in a row
-    neighbours: set[int] = set()  # that others trained when a trial of ours had no memory
+    room = Room()
     end = None if timeout is None else time.monotonic() + timeout
     silences = Silences(study)
     while end is None or time.monotonic() < end:
         with turns.take(CLAIM):
-            trial = _claim(study, trials, turns, silences, neighbours)
+            trial = _claim(study, trials, turns, silences, room)
         if trial is not None:
             ended = _run(study, objective, trial)
             if ended is not None and is_skipped(ended):
@@ -64,7 +65,7 @@ def search(
             elif ended is not None:
                 skipped = 0
                 if "interrupted" in ended.user_attrs:
-                    neighbours = _running(study.get_trials(deepcopy=False))
+                    room.was_missing(study.get_trials(deepcopy=False))
                 after_trial(ended)
         elif len(finished_trials(study)) >= trials:
             return
@@ -93,17 +94,39 @@ class Silences:
         return {trial for trial, since in self._known.items() if now - since >= patience}
 
 
-def _running(trials: list[FrozenTrial]) -> set[int]:
-    return {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+class Room:
+    """Whether there may be memory for a trial, after one of this process's had none.
+
+    There may be as one of those trials has ended that this machine trained beside it, or after
+    MOST_WAIT: it may be what others do that ends, or the process of the neighbour is stopped.
+    """
+
+    def __init__(self) -> None:
+        self._neighbours: set[int] = set()
+        self._end = 0.0
+
+    def was_missing(self, trials: list[FrozenTrial]) -> None:
+        """For a trial of this process that has just ended."""
+        self._end = time.monotonic() + MOST_WAIT
+        self._neighbours = {
+            trial.number
+            for trial in trials
+            if trial.state == TrialState.RUNNING
+            and "process" in trial.user_attrs  # else it is just claimed
+            and is_alive(trial.user_attrs["process"])
+        }
+
+    def is_there(self, trials: list[FrozenTrial]) -> bool:
+        """Among these trials, as they are now."""
+        running = {trial.number for trial in trials if trial.state == TrialState.RUNNING}
+        all_run = bool(self._neighbours) and self._neighbours <= running
+        return not all_run or time.monotonic() > self._end
 
 
 def _claim(
-    study: optuna.Study, trials: int, turns: Turns, silences: Silences, neighbours: set[int]
+    study: optuna.Study, trials: int, turns: Turns, silences: Silences, room: Room
 ) -> optuna.Trial | None:
-    """A trial for this process, whose turn it is; None where no more are to be begun.
-
-    None as long as all `neighbours` are still trained, where there are any: beside them there was
-    no memory.
+    """A trial for this process, whose turn it is; None where none is to be begun now.
 
     None too where the turn was lost meanwhile, with a server that was started again: others have
     then counted without this trial, or this process without theirs.
@@ -112,10 +135,9 @@ def _claim(
     if _fail_dead(study, known, silences):
         known = study.get_trials(deepcopy=False)
     _run_interrupted_again(study, known)
-    running = _running(known)
-    if neighbours and neighbours <= running:
+    if sum(trial.state == TrialState.RUNNING or counts(trial) for trial in known) >= trials:
         return None
-    if len(running) + sum(map(counts, known)) >= trials:
+    if not room.is_there(known):
         return None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `_alive` sends them

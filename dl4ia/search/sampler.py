@@ -32,9 +32,8 @@ class Sampler(optuna.samplers.TPESampler):
     def __init__(self, seed: int, startup_trials: int) -> None:
         super().__init__(n_startup_trials=startup_trials)
         self._study_seed, self._startup_trials = seed, startup_trials
-        self._asked = -1  # the trial that was sampled last
-        self._known: Trials = []  # all trials as it was asked for,
-        self._parts: tuple[Trials, Trials] = ([], [])  # and how they are split
+        self._sampled = -1  # the trial that was sampled last,
+        self._parts: tuple[Trials, Trials] = ([], [])  # and how the others were split for it
         self._numbers = Numbers()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -56,8 +55,8 @@ class Sampler(optuna.samplers.TPESampler):
     def _sample(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As Optuna's; but all hyperparameters of a trial are sampled from the trials known as it
-        was asked for, which are split once, where Optuna reads and splits all for each of them.
+        """As Optuna's; but for all hyperparameters of a trial the others are read and split once,
+        where Optuna does so for each that is sampled by itself.
         """
         good, others = self._split(study, trial)
         of_good = self._build_parzen_estimator(study, search_space, good, handle_below=True)
@@ -68,13 +67,13 @@ class Sampler(optuna.samplers.TPESampler):
 
     def _split(self, study: optuna.Study, trial: FrozenTrial) -> tuple[Trials, Trials]:
         """The good trials and the others, among these the running ones."""
-        known = study._get_trials(deepcopy=False, use_cache=True)
-        if known is not self._known or trial.number != self._asked:
+        if trial.number != self._sampled:
+            known = study._get_trials(deepcopy=False)  # not as it was asked for: some have begun
             assert self._gamma is not None  # since `before_trial`
             ended = [each for each in known if each.state in ENDED]
             running = [each for each in known if each.state == TrialState.RUNNING]
             running = [each for each in running if each.number != trial.number]
-            self._known, self._asked = known, trial.number
+            self._sampled = trial.number
             self._parts = _split_trials(study, ended + running, self._gamma(len(ended)))
         return self._parts
 

@@ -26,6 +26,7 @@ Row = dict[str, Any]
 class Batch:
     """What the trial of this id is given: rows of each of Optuna's tables."""
 
+    storage: "BatchingStorage"
     trial: int
     # By what tells one row of the trial from another: of two the later one holds.
     params: dict[str, Row] = field(default_factory=dict)
@@ -45,21 +46,23 @@ def in_one_transaction(trial: optuna.Trial) -> Iterator[None]:
     other storages than `open_storage` opens each is written at once. One in another is part of it.
     """
     storage = getattr(trial.storage, "_backend", trial.storage)  # Optuna wraps it in a cache
-    if not isinstance(storage, BatchingStorage) or _batch_of(trial._trial_id):
+    if not isinstance(storage, BatchingStorage) or _batch_of(storage, trial._trial_id):
         yield
         return
-    batch = Batch(trial._trial_id)
-    token = _open.set(batch)
+    batch = Batch(storage, trial._trial_id)
     try:
+        _open.set(batch)
         yield
     finally:
-        _open.reset(token)
-    patiently(lambda: storage.write(batch))
+        _open.set(None)
+    if batch.params or batch.values or batch.user_attrs or batch.system_attrs:
+        patiently(lambda: storage.write(batch))
 
 
-def _batch_of(trial: int) -> Batch | None:
+def _batch_of(storage: Any, trial: int) -> Batch | None:
     batch = _open.get()
-    return batch if batch is not None and batch.trial == trial else None
+    is_it = batch is not None and batch.storage is storage and batch.trial == trial
+    return batch if is_it else None
 
 
 class BatchingStorage(PatientStorage):
@@ -73,8 +76,8 @@ class BatchingStorage(PatientStorage):
             (models.TrialUserAttributeModel, "key", batch.user_attrs),
             (models.TrialSystemAttributeModel, "key", batch.system_attrs),
         )
-        with _create_scoped_session(self.scoped_session, True) as session:
-            trial: Any = models.TrialModel.find_or_raise_by_id(batch.trial, session)
+        with _create_scoped_session(self.scoped_session) as session:
+            trial: Any = models.TrialModel.find_or_raise_by_id(batch.trial, session, True)
             self.check_trial_is_updatable(batch.trial, trial.state)
             for model, name, rows in tables:
                 if rows:
@@ -92,7 +95,7 @@ class BatchingStorage(PatientStorage):
         distribution: BaseDistribution,
         previous_distribution: BaseDistribution | None,
     ) -> None:
-        batch = _batch_of(trial_id)
+        batch = _batch_of(self, trial_id)
         if batch is None:
             super()._set_trial_param(
                 trial_id, param_name, param_value_internal, distribution, previous_distribution
@@ -106,7 +109,7 @@ class BatchingStorage(PatientStorage):
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        batch = _batch_of(trial_id)
+        batch = _batch_of(self, trial_id)
         if batch is None:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
         else:
@@ -115,14 +118,14 @@ class BatchingStorage(PatientStorage):
             batch.values[step] = {"intermediate_value": value, "intermediate_value_type": kind}
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        batch = _batch_of(trial_id)
+        batch = _batch_of(self, trial_id)
         if batch is None:
             super().set_trial_user_attr(trial_id, key, value)
         else:
             batch.user_attrs[key] = {"value_json": json.dumps(value)}
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        batch = _batch_of(trial_id)
+        batch = _batch_of(self, trial_id)
         if batch is None:
             super().set_trial_system_attr(trial_id, key, value)
         else:
