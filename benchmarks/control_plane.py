@@ -167,6 +167,7 @@ def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
     from dl4ia.search.loop import search
     from dl4ia.search.objective import Objective
     from dl4ia.search.trials import finished_trials
+    from dl4ia.search.turns import KEEP
     from dl4ia.session import Length, open_session
     from dl4ia.tasks.segmentation import SegmentationTask
     from dl4ia.workflow.keeper import Keeper
@@ -205,9 +206,10 @@ def dl4ia_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
     def run() -> float:
         start = time.perf_counter()
         total = len(finished_trials(session.study)) + RUN
-        with keeper:
-            search(session.study, idle, total, None, session.turns, lambda trial: keeper.look())
-        keeper.write_missing()
+        with session.turns.take(KEEP):
+            with keeper:
+                search(session.study, idle, total, None, session.turns, lambda trial: keeper.look())
+            keeper.write_missing()
         return (time.perf_counter() - start) / RUN
 
     return run
