@@ -18,6 +18,11 @@ from dl4ia.errors import InputError, first_line
 
 CONNECTION_SECONDS = 5  # to reach a server
 ANSWER_SECONDS = 30  # and, once it is reached, until it answers
+# Of PostgreSQL: after how many seconds of silence it is asked whether it is there, how often, and
+# for how long. Linux has two hours, in which whoever waits for it waits, and goes on for fifteen
+# minutes to send what nobody receives.
+KEEPALIVES = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+UNHEARD_MILLISECONDS = 60_000
 
 PASSWORD = re.compile(r"([?&](?:ssl)?pass(?:word|wd)=)[^&#]*", re.IGNORECASE)  # in a query
 
@@ -60,8 +65,7 @@ def check_storage(url: str) -> None:
                     "sqlite:///mlruns/optuna.db"
                 )
             return
-        arguments = {"connect_timeout": CONNECTION_SECONDS}
-        sqlalchemy.create_engine(parsed, connect_args=arguments).connect().close()
+        sqlalchemy.create_engine(parsed, connect_args=connect_arguments(url)).connect().close()
     except ImportError as error:
         raise InputError(
             f"--storage {hide_password(url)}: its driver is missing ({error.name}); pip install it"
@@ -113,6 +117,15 @@ def exists(url: str) -> bool:
     """Whether a database file is there already; True of a database on a server."""
     parsed = sqlalchemy.make_url(url)
     return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
+
+
+def connect_arguments(url: str) -> dict[str, int]:
+    """For a connection to a server: how soon it is noticed that it is not there, or no more."""
+    parsed = sqlalchemy.make_url(url)
+    arguments = {"connect_timeout": CONNECTION_SECONDS}
+    if parsed.get_backend_name() == "postgresql":
+        arguments |= KEEPALIVES | {"tcp_user_timeout": UNHEARD_MILLISECONDS}
+    return {name: value for name, value in arguments.items() if name not in parsed.query}
 
 
 def this_command() -> str:

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from servers import end_of, ended, look
 
-from dl4ia.search.loop import MOST_ATTEMPTS
+from dl4ia.search.liveness import MOST_ATTEMPTS
 from dl4ia.search.trials import finished_trials, history_of, is_interrupted
 from dl4ia.selection.repeats import kept_repeats
 

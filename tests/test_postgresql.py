@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -109,6 +111,52 @@ def test_turns(address: str) -> None:
             assert second
     with others.take("keep", wait=False) as second:
         assert second
+
+
+def test_a_machine_that_is_gone_is_noticed(address: str) -> None:
+    """Whose lock the server else keeps for two hours; what there is to see of it on one machine."""
+    mine, names = Turns(address, "a"), ("idle", "interval", "count")
+    with mine.take("keep"):
+        ask = mine._held["keep"].execute
+        of_server = [ask(sqlalchemy.text(f"SHOW tcp_keepalives_{name}")).scalar() for name in names]
+        assert of_server == ["30", "10", "3"]
+    with open_storage(f"{address}?keepalives_idle=7").engine.connect() as connection:
+        known = connection.connection.driver_connection.info.get_parameters()
+    assert [known[f"keepalives_{name}"] for name in names] == ["7", "10", "3"]
+    assert known["tcp_user_timeout"] == "60000" and known["connect_timeout"] == "5"
+
+
+def test_records_are_kept_while_a_claim_is_waited_for(address: str) -> None:
+    """By another thread of the process, which has that turn."""
+    mine, others = Turns(address, "a"), Turns(address, "a")
+    waited: list[bool] = []
+
+    def wait() -> None:
+        with mine.take("claim") as taken:
+            waited.append(taken)
+
+    with mine.take("keep"):
+        with others.take("claim"):
+            waits = threading.Thread(target=wait)
+            waits.start()
+            while not _waiting(address):
+                time.sleep(0.05)
+            confirms = threading.Thread(target=mine.confirm, args=("keep",), daemon=True)
+            confirms.start()
+            confirms.join(30)
+            assert not confirms.is_alive() and not waited
+        waits.join()
+    assert waited == [True]
+
+
+def _waiting(address: str) -> int:
+    """How many wait for a turn."""
+    engine = sqlalchemy.create_engine(address, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        query = sqlalchemy.text(
+            "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        )
+        return int(connection.execute(query).scalar_one())
 
 
 def let_go(address: str) -> None:
@@ -253,6 +301,7 @@ def test_a_long_epoch_is_no_silence(address: str, impatient: None) -> None:
 
 
 def test_a_stopped_process_of_this_machine_is_not_dead(address: str, impatient: None) -> None:
+    """Nor if it has said nothing for so long that one elsewhere would be."""
     words = [sys.executable, str(WORKER), address, "1", "0.0", "100"]
     begin(open_storage(address))
     process = subprocess.Popen(words)
@@ -264,12 +313,15 @@ def test_a_stopped_process_of_this_machine_is_not_dead(address: str, impatient: 
     time.sleep(5)
 
     def continue_it(trial: optuna.Trial) -> float:
-        process.send_signal(signal.SIGCONT)
+        if trial.number == 1:
+            time.sleep(3)  # until at the next claim the silence is long enough
+        else:
+            process.send_signal(signal.SIGCONT)
         return objective(trial)
 
-    assert run(begin(open_storage(address)), 2, continue_it) == [1]
+    assert run(begin(open_storage(address)), 3, continue_it) == [1, 2]
     assert process.wait(timeout=60) == 0
-    assert [each.state for each in study.trials] == [TrialState.COMPLETE] * 2
+    assert [each.state for each in study.trials] == [TrialState.COMPLETE] * 3
 
 
 def test_the_same_command_twice_is_one_study(address: str, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from small_search import REFERENCE, REPORT, begin, objective, run, storage
 
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
-from dl4ia.search.loop import MOST_ATTEMPTS, MOST_SKIPPED, WAIT
+from dl4ia.search.liveness import MOST_ATTEMPTS
+from dl4ia.search.loop import MOST_SKIPPED, WAIT
 from dl4ia.search.sampler import Sampler
 from dl4ia.search.storage import open_storage
 from dl4ia.search.study import RANDOM_TRIALS
@@ -128,7 +129,7 @@ def test_who_had_no_memory_does_not_wait_for_those_that_do_not_have_it(
         owner = this_process() | {"boot": "another"}
     else:
         owner = of_the_parent()
-        monkeypatch.setattr("dl4ia.search.loop.MOST_WAIT", 3 * WAIT)
+        monkeypatch.setattr("dl4ia.search.room.MOST_WAIT", 3 * WAIT)
     study.ask().set_user_attr("process", owner)
 
     def train(trial: optuna.Trial) -> float:

@@ -12,7 +12,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 from small_search import SPACE, begin, storage
 
-from dl4ia.search.transactions import Batch, BatchingStorage, in_one_transaction
+from dl4ia.search.transactions import Batch, BatchingStorage, in_one_transaction, storage_of
 from dl4ia.search.trials import hidden, hide
 from dl4ia.search_space import sample
 
@@ -102,6 +102,27 @@ def test_a_database_that_went_away_as_it_was_written_is_asked_again(
     assert list(known.intermediate_values) == [1, 2, 3, 4]
 
 
+def test_an_end_that_could_not_be_heard_is_one(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was told, and was away before it could say so."""
+    study, attempts = begin(storage), []
+    write = BatchingStorage.write
+
+    def go_away(self: BatchingStorage, batch: Batch) -> None:
+        attempts.append(batch)
+        write(self, batch)
+        locked = sqlite3.OperationalError("database is locked")
+        raise sqlalchemy.exc.OperationalError("INSERT", {}, locked)
+
+    monkeypatch.setattr(BatchingStorage, "write", go_away)
+    monkeypatch.setattr("dl4ia.search.patience.PAUSE", 0.01)
+    trial = study.ask()
+    storage_of(study).end_trial(trial._trial_id, TrialState.FAIL, {"interrupted": "was silent"})
+    assert len(attempts) == 2
+    assert seen(study, trial).user_attrs["interrupted"] == "was silent"
+
+
 def test_an_error_leaves_nothing(storage: optuna.storages.RDBStorage) -> None:
     study = begin(storage)
     trial = study.ask()
@@ -127,6 +148,19 @@ def test_others_are_not_part_of_it(storage: optuna.storages.RDBStorage) -> None:
         assert seen(study, trial).user_attrs.keys() >= {"note"}
         assert "seed" not in seen(study, trial).user_attrs
     assert seen(study, trial).user_attrs["seed"] == 1
+
+
+def test_one_of_another_trial_leaves_it_open(storage: optuna.storages.RDBStorage) -> None:
+    study = begin(storage)
+    trial, other = study.ask(), study.ask()
+    with in_one_transaction(trial):
+        trial.set_user_attr("seed", 1)
+        with in_one_transaction(other):
+            other.set_user_attr("seed", 7)
+        trial.set_user_attr("seed", 2)
+        assert "seed" not in seen(study, trial).user_attrs
+    assert seen(study, trial).user_attrs["seed"] == 2
+    assert seen(study, other).user_attrs["seed"] == 7
 
 
 def test_a_trial_that_was_given_up_takes_nothing(storage: optuna.storages.RDBStorage) -> None:

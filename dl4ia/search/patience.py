@@ -55,19 +55,32 @@ class PatientStorage(RDBStorage):
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         """Also where the server was told and died before it could say so."""
+        tell = RDBStorage.set_trial_state_values
+        return self._end_patiently(
+            trial_id, state, lambda: tell(self, trial_id, state, values), otherwise=True
+        )
+
+    def _end_patiently(
+        self,
+        trial_id: int,
+        state: TrialState,
+        tell: Callable[[], Returned],
+        otherwise: Returned,
+    ) -> Returned:
+        """What `tell` returns; `otherwise` where an earlier attempt had ended the trial unheard."""
         attempts = 0
 
-        def tell() -> bool:
+        def again() -> Returned:
             nonlocal attempts
             attempts += 1
             try:
-                return RDBStorage.set_trial_state_values(self, trial_id, state, values)
+                return tell()
             except UpdateFinishedTrialError:
                 if attempts > 1 and self.get_trial(trial_id).state == state:
-                    return True
+                    return otherwise
                 raise
 
-        return patiently(tell)
+        return patiently(again)
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +91,9 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-# All that Optuna asks of a storage once it is open; a trial created twice is failed and run again.
+# All that Optuna asks of a storage once it is open. What a server was told as it died, before it
+# could say so, is told twice: a trial begun twice is failed and run again, and a point that was
+# enqueued twice is trained twice.
 for name in (
     "create_new_study",
     "get_all_studies",

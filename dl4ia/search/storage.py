@@ -12,7 +12,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 
-from dl4ia.addresses import CONNECTION_SECONDS, hide_password
+from dl4ia.addresses import connect_arguments, hide_password
 from dl4ia.errors import InputError, first_line
 from dl4ia.search.patience import patiently
 from dl4ia.search.transactions import BatchingStorage
@@ -72,7 +72,7 @@ def _close() -> None:
 
 def _engine_arguments(url: str) -> dict[str, Any]:
     if not url.startswith("sqlite"):
-        return {"connect_args": {"connect_timeout": CONNECTION_SECONDS}, "pool_pre_ping": True}
+        return {"connect_args": connect_arguments(url), "pool_pre_ping": True}
 
     def connect() -> Connection:
         database = str(sqlalchemy.make_url(url).database)

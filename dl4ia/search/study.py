@@ -6,7 +6,8 @@ written into it and compared on every start: what does not match is refused, nev
 
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import optuna
@@ -116,8 +117,8 @@ def check_points(
 
     Not for a study that skips large networks: nobody knows beforehand how many those will be.
     """
-    study = _known_study(url, name)
-    known = [] if study is None else study.get_trials(deepcopy=False)
+    with _known_study(url, name) as study:
+        known = [] if study is None else study.get_trials(deepcopy=False)
     labels = _labels(known)
     named = searched.REPORT_MODELS | searched.REFERENCE_MODELS
     missing = [point for label, point in named.items() if label not in labels]
@@ -166,23 +167,27 @@ def _sampler_of(study: optuna.Study) -> Sampler:
     return Sampler(study.user_attrs["identity"]["seed"], len(labels) + RANDOM_TRIALS)
 
 
-def _known_study(url: str, name: str) -> optuna.Study | None:
+@contextmanager
+def _known_study(url: str, name: str) -> Iterator[optuna.Study | None]:
+    """None where there is none; its connections are closed again."""
     if not exists(url):
-        return None
+        yield None
+        return
     storage = open_storage(url)
-    if name not in optuna.get_all_study_names(storage):
-        return None
-    return optuna.load_study(study_name=name, storage=storage)
+    try:
+        known = name in optuna.get_all_study_names(storage)
+        yield optuna.load_study(study_name=name, storage=storage) if known else None
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def check_identity(url: str, name: str, identity: Identity) -> None:
     """Raise InputError where `name` is another study already; writes nothing."""
-    study = _known_study(url, name)
-    if study is None:
-        return
-    known = study.user_attrs.get("identity", {})
-    if not known and not study.get_trials(deepcopy=False):
-        return  # it was cut off while it was created
+    with _known_study(url, name) as study:
+        known = {} if study is None else study.user_attrs.get("identity", {})
+        if study is None or (not known and not study.get_trials(deepcopy=False)):
+            return  # or it was cut off while it was created
     later = ("split_by", "objectives", "most_weights")  # fields that older studies lack
     known = {name: getattr(Identity, name) for name in later} | known
     differences = [

@@ -5,10 +5,12 @@ queries: some sixty a trial, milliseconds each, which a trial of a second or two
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -16,23 +18,31 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import TrialState
 
 from dl4ia.search.patience import PatientStorage, patiently
+from dl4ia.search.trials import FINISHED
 
 Row = dict[str, Any]
+
+# Of each of Optuna's tables: by what one row of a trial is told from another.
+PARAMS, VALUES = models.TrialParamModel.__table__, models.TrialIntermediateValueModel.__table__
+USER, SYSTEM = models.TrialUserAttributeModel.__table__, models.TrialSystemAttributeModel.__table__
+KEYS = {PARAMS: "param_name", VALUES: "step", USER: "key", SYSTEM: "key"}
+TRIALS: Any = models.TrialModel.__table__
 
 
 @dataclass
 class Batch:
-    """What the trial of this id is given: rows of each of Optuna's tables."""
+    """What the trial of this id is given: by table and key the rest of a row, the later one of two.
+
+    state: in which it ends with that; None: it goes on.
+    """
 
     storage: "BatchingStorage"
     trial: int
-    # By what tells one row of the trial from another: of two the later one holds.
-    params: dict[str, Row] = field(default_factory=dict)
-    values: dict[int, Row] = field(default_factory=dict)
-    user_attrs: dict[str, Row] = field(default_factory=dict)
-    system_attrs: dict[str, Row] = field(default_factory=dict)
+    state: TrialState | None = None
+    rows: dict[Any, dict[str | int, Row]] = field(default_factory=lambda: defaultdict(dict))
 
 
 _open: ContextVar[Batch | None] = ContextVar("batch", default=None)  # of this thread
@@ -45,18 +55,29 @@ def in_one_transaction(trial: optuna.Trial) -> Iterator[None]:
     By this thread; nothing of them where an error ends it. Until then they are in `trial` alone. In
     other storages than `open_storage` opens each is written at once. One in another is part of it.
     """
-    storage = getattr(trial.storage, "_backend", trial.storage)  # Optuna wraps it in a cache
+    storage = _behind_cache(trial.storage)
     if not isinstance(storage, BatchingStorage) or _batch_of(storage, trial._trial_id):
         yield
         return
     batch = Batch(storage, trial._trial_id)
+    outer = _open.set(batch)
     try:
-        _open.set(batch)
         yield
     finally:
-        _open.set(None)
-    if batch.params or batch.values or batch.user_attrs or batch.system_attrs:
+        _open.reset(outer)
+    if batch.rows:
         patiently(lambda: storage.write(batch))
+
+
+def storage_of(study: optuna.Study) -> "BatchingStorage":
+    """The one that `open_storage` has opened, in which heartbeats are and trials are ended."""
+    storage: BatchingStorage = _behind_cache(study._storage)
+    return storage
+
+
+def _behind_cache(storage: Any) -> Any:
+    """Optuna wraps a database in a cache, which lacks what is its own."""
+    return getattr(storage, "_backend", storage)
 
 
 def _batch_of(storage: Any, trial: int) -> Batch | None:
@@ -70,22 +91,31 @@ class BatchingStorage(PatientStorage):
 
     def write(self, batch: Batch) -> None:
         """Raises UpdateFinishedTrialError, as Optuna does, where the trial has ended."""
-        tables: tuple[tuple[Any, str, Mapping[Any, Row]], ...] = (
-            (models.TrialParamModel, "param_name", batch.params),
-            (models.TrialIntermediateValueModel, "step", batch.values),
-            (models.TrialUserAttributeModel, "key", batch.user_attrs),
-            (models.TrialSystemAttributeModel, "key", batch.system_attrs),
-        )
+        new: Row = {"state": TRIALS.c.state}
+        if batch.state is not None:
+            new = {"state": batch.state, "datetime_complete": datetime.now()}
+        going_on = (TRIALS.c.trial_id == batch.trial) & TRIALS.c.state.not_in(FINISHED)
         with _create_scoped_session(self.scoped_session) as session:
-            trial: Any = models.TrialModel.find_or_raise_by_id(batch.trial, session, True)
-            self.check_trial_is_updatable(batch.trial, trial.state)
-            for model, name, rows in tables:
-                if rows:
-                    table = model.__table__
-                    known = (table.c.trial_id == batch.trial) & table.c[name].in_(rows)
-                    session.execute(sqlalchemy.delete(table).where(known))
-                    new = [{"trial_id": batch.trial, name: key} | row for key, row in rows.items()]
-                    session.execute(sqlalchemy.insert(table), new)
+            # First, and a change: from now on nobody else can end it, on SQLite either.
+            changed: Any = session.execute(sqlalchemy.update(TRIALS).where(going_on).values(new))
+            if not changed.rowcount:
+                trial: Any = models.TrialModel.find_or_raise_by_id(batch.trial, session)
+                self.check_trial_is_updatable(batch.trial, trial.state)
+            for table, rows in batch.rows.items():
+                name = KEYS[table]
+                known = (table.c.trial_id == batch.trial) & table.c[name].in_(rows)
+                session.execute(sqlalchemy.delete(table).where(known))
+                added = [{"trial_id": batch.trial, name: key} | row for key, row in rows.items()]
+                session.execute(sqlalchemy.insert(table), added)
+
+    def end_trial(self, trial: int, state: TrialState, user_attrs: Mapping[str, Any]) -> None:
+        """End the trial of this id, and say why.
+
+        Raises UpdateFinishedTrialError where it has ended, which is then left as it is.
+        """
+        batch = Batch(self, trial, state)
+        batch.rows[USER] = {key: _as_json(value) for key, value in user_attrs.items()}
+        self._end_patiently(trial, state, lambda: self.write(batch), otherwise=None)
 
     def _set_trial_param(
         self,
@@ -101,7 +131,7 @@ class BatchingStorage(PatientStorage):
                 trial_id, param_name, param_value_internal, distribution, previous_distribution
             )
         else:  # of a study whose space has been compared, as Optuna compares the distributions
-            batch.params[param_name] = {
+            batch.rows[PARAMS][param_name] = {
                 "param_value": param_value_internal,
                 "distribution_json": distribution_to_json(distribution),
             }
@@ -115,18 +145,25 @@ class BatchingStorage(PatientStorage):
         else:
             stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
             value, kind = stored(intermediate_value)
-            batch.values[step] = {"intermediate_value": value, "intermediate_value_type": kind}
+            batch.rows[VALUES][step] = {
+                "intermediate_value": value,
+                "intermediate_value_type": kind,
+            }
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         batch = _batch_of(self, trial_id)
         if batch is None:
             super().set_trial_user_attr(trial_id, key, value)
         else:
-            batch.user_attrs[key] = {"value_json": json.dumps(value)}
+            batch.rows[USER][key] = _as_json(value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         batch = _batch_of(self, trial_id)
         if batch is None:
             super().set_trial_system_attr(trial_id, key, value)
         else:
-            batch.system_attrs[key] = {"value_json": json.dumps(value)}
+            batch.rows[SYSTEM][key] = _as_json(value)
+
+
+def _as_json(value: Any) -> Row:
+    return {"value_json": json.dumps(value)}

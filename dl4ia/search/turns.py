@@ -1,7 +1,8 @@
 """One at a time: turns that all processes take which work on one study, on however many machines.
 
 Beside an SQLite database they are locked files, on PostgreSQL its advisory locks. The system lets
-go of both when their holder dies, so nothing stays locked.
+go of both when their holder dies, so nothing stays locked; PostgreSQL within a minute when it is
+the holder's machine, or its network, that dies.
 """
 
 import hashlib
@@ -14,12 +15,15 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 
+from dl4ia.addresses import KEEPALIVES, connect_arguments
 from dl4ia.errors import InputError
 from dl4ia.search.patience import patiently
 
 KEEP = "keep"  # the purpose of whoever keeps a study's records
-WAIT_FOR_LOCK = sqlalchemy.text("SELECT pg_advisory_lock(:key)")
-TRY_LOCK = sqlalchemy.text("SELECT pg_try_advisory_lock(:key)")
+# The server too has to ask whether somebody is still there, whose lock else stays for hours.
+ASK = ", ".join(f"set_config('tcp_{name}', '{value}', false)" for name, value in KEEPALIVES.items())
+WAIT_FOR_LOCK = sqlalchemy.text(f"SELECT {ASK}, pg_advisory_lock(:key)")
+TRY_LOCK = sqlalchemy.text(f"SELECT {ASK}, pg_try_advisory_lock(:key)")
 UNLOCK = sqlalchemy.text("SELECT pg_advisory_unlock(:key)")
 
 
@@ -35,14 +39,18 @@ class Turns:
         parsed = sqlalchemy.make_url(url)
         self._study, self._backend = study, parsed.get_backend_name()
         if self._backend == "sqlite":
-            self._file = Path(str(parsed.database)).absolute()
+            self._file = Path(str(parsed.database)).resolve()
         elif self._backend == "postgresql":
             # No pool: a closed connection lets go of its locks.
             self._engine = sqlalchemy.create_engine(
-                parsed, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+                parsed,
+                isolation_level="AUTOCOMMIT",
+                poolclass=sqlalchemy.NullPool,
+                connect_args=connect_arguments(url),
             )
             self._held: dict[str, sqlalchemy.Connection] = {}  # of a purpose: has its lock
-            self._guard = threading.Lock()  # a connection serves one thread at a time
+            # A connection serves one thread at a time; a purpose is one thread's.
+            self._guard = threading.Lock()
         else:
             raise InputError(
                 f"--storage: a database of {self._backend}; expected sqlite:/// or postgresql://"
@@ -95,8 +103,7 @@ class Turns:
 
     @contextmanager
     def _lock_on_server(self, purpose: str, wait: bool) -> Iterator[bool]:
-        with self._guard:
-            mine = self._ask(purpose, wait)
+        mine = self._ask(purpose, wait)  # unguarded: meanwhile another turn can be confirmed
         try:
             yield mine
         finally:
@@ -115,7 +122,7 @@ class Turns:
         def ask() -> bool:
             connection = self._engine.connect()
             try:
-                mine = connection.execute(lock, {"key": self._key(purpose)}).scalar()
+                mine = connection.execute(lock, {"key": self._key(purpose)}).one()[-1]
             except BaseException:
                 connection.close()
                 raise

@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -174,7 +175,8 @@ class Tracker:
             if record.end is not None:
                 self._client.set_terminated(run, record.status, _milliseconds(record.end))
         except BaseException:  # Ctrl-C too
-            self._client.delete_run(run)
+            with suppress(Exception):  # as of a server that is away: what is raised is the first
+                self._client.delete_run(run)
             raise
         return run
 

@@ -17,8 +17,8 @@ from dl4ia.workers.cluster import RayWorkers
 from dl4ia.workers.processes import Workers
 from dl4ia.workflow.ahead import OFTEN, open_workers, worker_count
 
-# For each worker that nobody asked for. Of those trials that run at once none knows of the others,
-# and each worker begins with one more that is random: of 50 trials, 8 of them leave half to model.
+# For each worker that nobody asked for. Of those trials that run at once none knows what the others
+# come to, and each worker begins with one more that is random: of 50, 8 leave half to model.
 TRIALS_A_WORKER = 6
 
 
