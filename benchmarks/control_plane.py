@@ -253,9 +253,18 @@ def plain_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
 
 def main() -> None:
     """Print a line for each size."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--storage", metavar="URL", help="an empty database (default: SQLite)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=SIZES,
+        metavar="N",
+        help="how many finished trials the studies have (default: %(default)s)",
+    )
     add_record(parser)
     arguments = parser.parse_args()
     tune_process()

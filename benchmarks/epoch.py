@@ -56,7 +56,9 @@ def epochs_of(
 
 def main() -> None:
     """Print the medians, their ratios and the scores."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=tuple(POINTS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
     parser.add_argument("--points", nargs="+", metavar="NAME", help="of the search space")

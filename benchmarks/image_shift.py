@@ -18,7 +18,9 @@ FOLDS, SHIFTS = 5, (0.0, 0.5)
 
 def main() -> None:
     """Print each fold's Dice under both shifts, and mean and SD of the difference."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("data/WARWICK"))
     parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()

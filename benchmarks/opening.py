@@ -74,7 +74,9 @@ def tell(what: str, act: Callable[[], object]) -> str:
 
 def main() -> None:
     """Print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=10_000, metavar="N")
     add_record(parser)
     arguments = parser.parse_args()

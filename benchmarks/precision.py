@@ -20,7 +20,9 @@ DIGITS = ("exercise_1_1", "exercise_1_4", "model_2", "modern_cnn")
 
 def main() -> None:
     """Print, for each point, the medians, their ratio and both scores."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     tune_process()
     import torch
     import torch.nn.functional as F

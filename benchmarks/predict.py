@@ -26,7 +26,9 @@ NAME = "segmentation-drawn"
 
 def main() -> None:
     """Print the medians and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_record(parser)
     arguments = parser.parse_args()
     tune_process()

@@ -59,7 +59,9 @@ def run(model_name: str, tuned: bool, disturbed: bool) -> float:
 
 def main() -> None:
     """Print the medians and their ratio for every model, alone and disturbed."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     for model_name in MODELS:
         for disturbed in (False, True):
             seconds: dict[bool, list[float]] = {False: [], True: []}

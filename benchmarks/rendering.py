@@ -29,7 +29,9 @@ EPOCHS = 3
 
 def main() -> None:
     """Print the median and the largest share."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=tuple(SCRIPTS))
     parser.add_argument("--data", type=Path, required=True)
     add_record(parser)

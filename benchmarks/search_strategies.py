@@ -40,7 +40,7 @@ TRIALS, SEEDS = 50, (0, 1, 2, 3, 4)
 EPOCHS = {"digits": (40, 8), "glands": (28, 60)}
 OURS, TPE, RANDOM = "dl4ia", "TPE", "random"
 STRATEGIES = {
-    OURS: "its default: the report's models first, TPE, successive halving",
+    OURS: "its default: the report's and the reference models first, TPE, successive halving",
     "dl4ia, unpruned": "the same without pruning",
     TPE: "Optuna's default: TPE, no pruning, no trials to begin with",
     RANDOM: "random points, no pruning",

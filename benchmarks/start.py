@@ -74,7 +74,9 @@ def peak_gigabytes(command: list[str]) -> float:
 
 def main() -> None:
     """Print a line for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=tuple(SCRIPTS))
     parser.add_argument("--data", type=Path, help="default: as the study has it")
     add_record(parser)

@@ -212,7 +212,9 @@ def ray_way(run: argparse.Namespace, out: Path, at_once: int) -> None:
 
 def main() -> None:
     """Print a line for each way."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=tuple(EPOCHS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
     parser.add_argument("--trials", type=int, default=TRIALS, help="of each (default: 6)")

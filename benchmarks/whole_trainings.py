@@ -25,7 +25,9 @@ TRAININGS = {  # claim, a key of NO_GPU -> task, the report's model, epochs
 
 def main() -> None:
     """Print the seconds of each training beside its goal."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--digits", type=Path, help="MNIST's folder (default: small digits)")
     parser.add_argument("--glands", type=Path, help="of image pairs (default: drawn glands)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

@@ -227,7 +227,7 @@ TABLES = [
         "hardly within two, and not by the Hausdorff distance. The ResNet is better than both "
         "within one and two pixels, with twice the weights, where the report sees worse "
         "boundaries than the U-Net's. What its residual connections add at the end is about one "
-        "standard deviation (Figure 19 has the epochs before).",
+        "standard deviation (Figure 19 of the replication's page has the epochs before).",
     ),
 ]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from commands import run_command
 from PIL import Image
 
 from dl4ia.command_line.flags import OneLineParser, parse
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 tune_process()  # before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are several test processes
-
 ROOT = Path(__file__).parent.parent
 
 
@@ -46,11 +46,34 @@ LONGEST_FILES = (
 )
 
 
+# Together, so that the studies below that they look at are made once.
+LOOKING_FILES = (
+    "test_console_best",
+    "test_console_predict",
+    "test_console_results",
+    "test_console_sync",
+    "test_console_ui",
+    "test_docs",
+    "test_serving",
+)
+# Apart from their files, which would keep one process busy for too long.
+LONGEST_TESTS = (
+    "test_nothing_is_lost",
+    "test_a_worker_that_dies_is_replaced",
+    "test_own_data_from_the_folder_to_the_predictions",
+    "test_trials_go_on_and_are_written_later",
+)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files before the others; within a file the order stays."""
+    """Whole files go to one process, the longest first; within a file the order stays."""
     order = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    for item in items:
+        if getattr(item, "originalname", None) not in LONGEST_TESTS:
+            name = "looking" if item.path.stem in LOOKING_FILES else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int = 32) -> Path:
@@ -105,8 +128,7 @@ def run_study(folder: Path, script: str, *flags: str) -> Path:
     """The shortest whole study with a winner, run in `folder`: of its named points."""
     words = ["--trials", "10", "--epochs", "1", "--finalists", "1", "--repeats", "2"]
     words += ["--seeds", "1", "--workers", "1"]  # several are not worth their start
-    command = [sys.executable, str(ROOT / "studies" / script), *words, *flags]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    ended = run_command([sys.executable, str(ROOT / "studies" / script), *words, *flags], folder)
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -131,8 +153,7 @@ def digit_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dl4ia(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """The console command, run in `folder`."""
-    command = [sys.executable, "-m", "dl4ia.console.main", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return run_command([sys.executable, "-m", "dl4ia.console.main", *words], folder)
 
 
 def refuses(script: Path, parser: OneLineParser, words: list[str], said: str) -> None:

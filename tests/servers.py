@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
+from commands import Command
 
 PATIENCE = 120  # seconds
 
@@ -80,7 +81,9 @@ def stop(server: "subprocess.Popen[bytes]", end: signal.Signals = signal.SIGTERM
 
 
 def end_of(
-    process: "subprocess.Popen[bytes]", log: Path, until: Callable[[], bool] = lambda: False
+    process: "subprocess.Popen[bytes] | Command",
+    log: Path,
+    until: Callable[[], bool] = lambda: False,
 ) -> int | None:
     """Its exit status; None where it is still at work when `until` is true.
 

@@ -1,7 +1,6 @@
 """What users see of a finished study in a browser: the dashboard, MLflow, and the report page."""
 
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 from browser import Browser, needs_chromium
+from commands import run_command
 from conftest import runs_of, write_gland_folder
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -33,7 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_gland_folder(folder / DATA)
     words = [sys.executable, str(SCRIPT), *FLAGS]
-    ended = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    ended = run_command(words, folder)
     assert ended.returncode == 0, ended.stderr
     shown = f"optuna-dashboard {STORAGE} --artifact-dir mlruns/artifacts/optuna"
     assert shown in ended.stdout
@@ -66,12 +66,19 @@ def tracked(finished: Path, kind: str) -> Run:
     return runs_of(MlflowClient(f"sqlite:///{finished}/mlruns/mlflow.db"), "segmentation", kind)[0]
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "profile") as opened:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
-        opened.evaluate("0")  # what the page has said since is read with the answer
-        assert [error for error in opened.errors if not re.search(MLFLOWS_OWN, error)] == []
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    chromium.open("about:blank")
+    chromium.errors.clear()
+    yield chromium
+    chromium.evaluate("0")  # what the page has said since is read with the answer
+    assert [error for error in chromium.errors if not re.search(MLFLOWS_OWN, error)] == []
 
 
 def test_the_studys_note(

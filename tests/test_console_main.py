@@ -7,9 +7,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, dl4ia
+from conftest import ROOT
 
 HEAVY = ("torch", "mlflow", "optuna", "pandas", "numpy", "PIL")
+
+
+def dl4ia(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """As a user starts it, from nothing."""
+    command = [sys.executable, "-m", "dl4ia.console.main", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 def test_the_script_is_the_command() -> None:

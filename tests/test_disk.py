@@ -10,6 +10,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from commands import run_command
 from conftest import ROOT, write_gland_folder
 from optuna.exceptions import StorageInternalError
 
@@ -22,7 +23,7 @@ COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", 
 
 
 def run(folder: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(COMMAND, cwd=folder, capture_output=True, text=True)
+    return run_command(COMMAND, folder)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 import optuna
 import pytest
-from conftest import ROOT, dl4ia, run_study
+from conftest import ROOT, run_study
 from mlflow.entities import Run
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 from optuna.trial import FrozenTrial, TrialState
@@ -141,7 +141,8 @@ def test_own_data_from_the_folder_to_the_predictions(
     study, predict = commands("own-data.md")
     assert study[:4] == ["python", "studies/segmentation.py", "--data", "coins"]
     run_study(tmp_path, "segmentation.py", "--data", "coins")
-    ended = dl4ia(tmp_path, *predict[1:])
+    console = [sys.executable, "-m", "dl4ia.console.main"]  # as a user starts it, from nothing
+    ended = subprocess.run([*console, *predict[1:]], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     with Image.open("predictions/masks/coins.png") as mask:
         assert mask.size == (384, 303)

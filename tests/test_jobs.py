@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from commands import run_command
 from conftest import ROOT, dl4ia, write_gland_folder
 from job_takers import die, work
 from optuna.trial import TrialState, create_trial
@@ -30,7 +31,8 @@ from dl4ia.workflow.trials import Trials
 SPAWN = multiprocessing.get_context("spawn")
 COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", "Tiny Glands",
            "--trials", "10", "--epochs", "3", "--retraining-epochs", "4", "--finalists", "3",
-           "--repeats", "3", "--seeds", "2", "--ablate", "--device", "cpu"]  # fmt: skip
+           "--repeats", "3", "--seeds", "2", "--ablate", "normalization,schedule",
+           "--device", "cpu"]  # fmt: skip
 
 
 ASKING = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
@@ -317,12 +319,10 @@ def test_what_follows_the_search_is_the_same_with_more_workers(tmp_path: Path) -
     for count in ("1", "2"):
         folder = tmp_path / count
         write_gland_folder(folder / "Tiny Glands")
-        ended = subprocess.run(
+        ended = run_command(
             [*COMMAND, "--workers", count],
-            cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},  # two threads would round sums otherwise
-            capture_output=True,
-            text=True,
+            folder,
+            os.environ | {"OMP_NUM_THREADS": "1"},  # two threads would round sums otherwise
         )
         assert ended.returncode == 0, ended.stderr
         outputs.append(ended.stdout)

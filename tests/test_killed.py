@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import psutil
 import pytest
+from commands import Command
 from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -33,7 +34,12 @@ COMMAND = [sys.executable, str(ROOT / "studies" / "segmentation.py"), "--data", 
 STAGES = ("Finalists:", "Validating trial", "Retraining trial", "Training for the winner's score")
 
 
-def start(folder: Path, *flags: str) -> "subprocess.Popen[bytes]":
+def start(folder: Path, *flags: str) -> Command:
+    return Command([*COMMAND, *flags], folder, folder / "log.txt", folder / "log.txt")
+
+
+def start_from_nothing(folder: Path, *flags: str) -> "subprocess.Popen[bytes]":
+    """With its imports, in which most kills would fall otherwise."""
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen([*COMMAND, *flags], cwd=folder, stdout=log, stderr=log)
 
@@ -58,15 +64,18 @@ def test_nothing_is_lost(tmp_path: Path, workers: int) -> None:
     flags = ("--workers", str(workers))
     killed: collections.Counter[str] = collections.Counter()
     kills = KILLS if workers == 1 else KILLS // 5
-    longest, before = 8.0, progress(tmp_path)
+    longest, before = 3.0, progress(tmp_path)
     while killed.total() < kills:
-        process = start(tmp_path, *flags)
+        from_nothing = killed.total() % 5 == 0
+        begin = start_from_nothing if from_nothing else start
+        process: subprocess.Popen[bytes] | Command = begin(tmp_path, *flags)
         try:
-            process.wait(moments.uniform(0.5, longest))
+            process.wait(moments.uniform(0.2, 8.0 if from_nothing else longest))
         except subprocess.TimeoutExpired:
             # So that the kills are spread over the whole study, on fast machines and on slow ones.
             now = progress(tmp_path)
-            longest *= 0.8 if now > before else 1.2
+            if not from_nothing:
+                longest *= 0.8 if now > before else 1.2
             before = now
             killed[stage(tmp_path)] += 1
             victims = psutil.Process(process.pid).children(recursive=True)

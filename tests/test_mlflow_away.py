@@ -2,13 +2,13 @@
 
 import collections
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import optuna
 import pytest
+from commands import Command
 from conftest import ROOT, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from servers import end_of, free_port, look, serving
@@ -19,13 +19,12 @@ from dl4ia.errors import InputError
 SERVER = ["mlflow", "server", "--backend-store-uri", "sqlite:///server.db"]
 
 
-def start(folder: Path, port: int, trials: int) -> "subprocess.Popen[bytes]":
+def start(folder: Path, port: int, trials: int) -> Command:
     script = str(ROOT / "studies" / "segmentation.py")
     words = [sys.executable, script, "--data", "Tiny Glands", "--epochs", "8", "--trials",
              str(trials), "--finalists", "1", "--repeats", "2", "--seeds", "1",
              "--tracking-uri", f"http://127.0.0.1:{port}", "--workers", "1"]  # fmt: skip
-    with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(words, cwd=folder, stdout=log, stderr=log)
+    return Command(words, folder, folder / "log.txt", folder / "log.txt")
 
 
 def finished(folder: Path) -> int:

@@ -1,7 +1,6 @@
 """The report's tables: their facts, their arithmetic, and the whole command on little data."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import run_command
 from conftest import runs_of, write_gland_folder, write_idx_files
 from mlflow import MlflowClient
 
@@ -220,7 +220,7 @@ def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> Non
     readme = tmp_path / "README.md"
     readme.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nMore.\n", encoding="utf-8")
     words += ["--readme", str(readme)]
-    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    ended = run_command(words, tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert '"HomeCooked NN"' in ended.stdout and "model_5, test" in ended.stdout
     reports = tmp_path / "mlruns" / "reports"
@@ -235,9 +235,9 @@ def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> Non
     files = sorted((tmp_path / "mlruns" / "artifacts" / "replication-quick").rglob("*.json"))
     assert len(files) == 2 * (2 + 6)
     before = {file: json.loads(file.read_text(encoding="utf-8"))["end"] for file in files}
-    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    again = run_command(words, tmp_path)
     assert again.stdout == ended.stdout
-    other = subprocess.run(command("--only", "table-2"), cwd=tmp_path, capture_output=True)
+    other = run_command(command("--only", "table-2"), tmp_path)
     assert other.returncode == 0
     assert (reports / "replication-quick.html").read_text(encoding="utf-8") == page
     for file, end in before.items():
@@ -253,7 +253,7 @@ def test_the_whole_command_and_again(tmp_path: Path, tables: list[Table]) -> Non
 def test_a_readme_without_marks_is_told_before_anything_is_trained(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Title\n", encoding="utf-8")
     words = command("--readme", "README.md")
-    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    ended = run_command(words, tmp_path)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"error: --readme README.md: expected a text with the lines {BEGIN}")
@@ -262,7 +262,7 @@ def test_a_readme_without_marks_is_told_before_anything_is_trained(tmp_path: Pat
 
 def test_an_unknown_table_is_told_in_one_line(tmp_path: Path) -> None:
     words = command("--only", "table-3")
-    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    ended = run_command(words, tmp_path)
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert "--only table-3: expected table-2, table-4" in line

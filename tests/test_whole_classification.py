@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import optuna
 import pytest
+from commands import run_command
 from conftest import refuses, runs_of
 from mlflow import MlflowClient
 from optuna.artifacts import get_all_artifact_meta
@@ -82,6 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a whole study in it, and what it printed in output.txt."""
     folder = tmp_path_factory.mktemp("study")
     write_class_folders(folder / FOLDER)
+    # Started as a user starts it, from nothing.
     ended = subprocess.run(command(), cwd=folder, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     (folder / "output.txt").write_text(ended.stdout, encoding="utf-8")
@@ -127,7 +129,7 @@ def test_every_choice_of_the_winner_is_turned_back(finished: Path, study: optuna
 def test_a_finished_study_only_prints_its_summary_again(
     finished: Path, study: optuna.Study
 ) -> None:
-    again = subprocess.run(command(), cwd=finished, capture_output=True, text=True)
+    again = run_command(command(), finished)
     assert again.returncode == 0, again.stderr
     text = (finished / "output.txt").read_text(encoding="utf-8")
     assert again.stdout.strip() == text[text.index("Study ") :].strip()
@@ -171,7 +173,7 @@ def test_several_objectives_end_with_their_front_and_a_winner_on_request(tmp_pat
     write_class_folders(tmp_path / FOLDER)
     words = [sys.executable, str(SCRIPT), "--data", FOLDER, "--trials", "10", "--epochs", "1",
              "--seeds", "1", "--objectives", "accuracy,weights"]  # fmt: skip
-    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    ended = run_command(words, tmp_path)
     assert ended.returncode == 0, ended.stderr
     storage = f"sqlite:///{tmp_path / 'mlruns' / 'optuna.db'}"
     study = optuna.load_study(study_name=NAME, storage=storage)
@@ -186,11 +188,11 @@ def test_several_objectives_end_with_their_front_and_a_winner_on_request(tmp_pat
     assert "test_openings" not in study.user_attrs
     for trial in study.trials:
         assert trial.values[1] == trial.user_attrs["weights"]
-    again = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    again = run_command(words, tmp_path)
     assert again.stdout.strip() == ended.stdout[ended.stdout.index("Study ") :].strip()
-    other = subprocess.run(words[:-2], cwd=tmp_path, capture_output=True, text=True)
+    other = run_command(words[:-2], tmp_path)
     assert "objectives is 'accuracy,weights' there and '' here" in other.stderr
-    knee = subprocess.run([*words, "--knee"], cwd=tmp_path, capture_output=True, text=True)
+    knee = run_command([*words, "--knee"], tmp_path)
     assert knee.returncode == 0, knee.stderr
     winner = study.user_attrs["winner"]["trial"]
     assert winner == knee_point(pareto_front(study)).number

@@ -16,6 +16,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from commands import run_command
 from conftest import refuses, runs_of, write_gland_folder
 from mlflow import MlflowClient
 from optuna.artifacts import get_all_artifact_meta
@@ -59,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "Stopped. The same command goes on from here; a training in progress starts over."
     )
     assert "Traceback" not in errors and "Winner" not in rest
-    ended = subprocess.run(command(folder), cwd=folder, capture_output=True, text=True)
+    ended = run_command(command(folder), folder)
     assert ended.returncode == 0, ended.stderr
     (folder / "output.txt").write_text(ended.stdout, encoding="utf-8")
     return folder
@@ -191,7 +192,7 @@ def test_a_finished_study_only_prints_its_summary_again(
 ) -> None:
     before = [(trial.number, trial.state) for trial in study.get_trials()]
     notes, pictures = told_to_the_dashboard(finished, study)
-    again = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
+    again = run_command(command(finished), finished)
     assert again.returncode == 0
     summary = (finished / "output.txt").read_text(encoding="utf-8")
     assert again.stdout.strip() == summary[summary.index("Study ") :].strip()
@@ -206,7 +207,7 @@ def test_a_note_and_a_picture_cut_off_are_no_harm(finished: Path, study: optuna.
     pictures[0].unlink()
     whole = get_note(study)
     save_note(study, "# cut off")
-    again = subprocess.run(command(finished), cwd=finished, capture_output=True, text=True)
+    again = run_command(command(finished), finished)
     assert again.returncode == 0, again.stderr
     assert get_note(study) == whole
     assert told_to_the_dashboard(finished, study)[1] == pictures[1:]
@@ -215,7 +216,7 @@ def test_a_note_and_a_picture_cut_off_are_no_harm(finished: Path, study: optuna.
 def test_more_trials_than_time_keep_the_test_set_shut(tmp_path: Path) -> None:
     write_gland_folder(tmp_path / "Tiny Glands")
     words = command(tmp_path, "--timeout", "0.1")
-    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    ended = run_command(words, tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "The time is over, with 11 trials missing." in ended.stdout
     assert "--trials 1 ends with the best of these" in ended.stdout
@@ -228,7 +229,7 @@ def test_mlflow_is_rebuilt_from_the_study(finished: Path, study: optuna.Study) -
     """Into another database: the trials, and the winner with its model, without the test set."""
     uri = f"sqlite:///{finished / 'again.db'}"
     words = command(finished, "--tracking-uri", uri)
-    rebuilt = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+    rebuilt = run_command(words, finished)
     assert rebuilt.returncode == 0, rebuilt.stderr
     assert "Retraining" not in rebuilt.stdout and "not the weights" not in rebuilt.stdout
     client = MlflowClient(uri, registry_uri=uri)
@@ -256,7 +257,7 @@ def test_other_weights_than_were_scored_are_called_that(
     uri = f"sqlite:///{finished / 'other.db'}"
     words = command(finished, "--tracking-uri", uri)
     try:
-        ended = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+        ended = run_command(words, finished)
         assert ended.returncode == 0, ended.stderr
         assert "These are not the weights that were scored" in ended.stdout
         version = MlflowClient(uri, registry_uri=uri).get_model_version_by_alias(NAME, "champion")
@@ -439,9 +440,7 @@ def test_bad_input(
 def test_another_study_of_the_name_is_refused_in_one_line(finished: Path) -> None:
     databases = [finished / "mlruns" / name for name in ("optuna.db", "mlflow.db")]
     before = [path.stat().st_size for path in databases]
-    other = subprocess.run(
-        command(finished, "--epochs", "4"), cwd=finished, capture_output=True, text=True
-    )
+    other = run_command(command(finished, "--epochs", "4"), finished)
     assert other.returncode == 2
     (line,) = other.stderr.splitlines()
     assert NAME in line and "epochs is 3 there and 4 here" in line
@@ -464,12 +463,12 @@ def test_a_new_winner_after_the_opening_needs_the_users_word(
     before, scored = study.user_attrs["selection"], study.user_attrs["winner"]
     assert before["finalists"]
     words = command(finished, "--finalists", "0")
-    refused = subprocess.run(words, cwd=finished, capture_output=True, text=True)
+    refused = run_command(words, finished)
     assert refused.returncode == 2
     assert "--reopen-test" in refused.stderr.splitlines()[-1]
     assert len(study.user_attrs["test_openings"]) == 1
     assert study.user_attrs["selection"] == before
-    again = subprocess.run([*words, "--reopen-test"], cwd=finished, capture_output=True, text=True)
+    again = run_command([*words, "--reopen-test"], finished)
     assert again.returncode == 0, again.stderr
     assert "test set opened 2 times" in again.stdout
     assert json.dumps(study.user_attrs["test_openings"]).count("when") == 2

@@ -102,7 +102,7 @@ def study_parser(
         "--points",
         type=Path,
         metavar="FILE",
-        help="points to try after the report's models, before the search chooses its own: another "
+        help="points to try after the named models, before the search chooses its own: another "
         "study's study.json, or a JSON list of objects of hyperparameters",
     )
     add(
