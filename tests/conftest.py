@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from commands import run_command
 from PIL import Image
+from xdist.scheduler import LoadScopeScheduling
 
 from dl4ia.command_line.flags import OneLineParser, parse
 from dl4ia.data.glands import draw_glands
@@ -21,6 +22,7 @@ from dl4ia.errors import InputError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from xdist.remote import Producer
 
 tune_process()  # before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # there are several test processes
@@ -67,13 +69,24 @@ LONGEST_TESTS = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole files go to one process, the longest first; within a file the order stays."""
+    """The longest files before the others; within a file the order stays."""
     order = {name: number for number, name in enumerate(LONGEST_FILES)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
-    for item in items:
-        if getattr(item, "originalname", None) not in LONGEST_TESTS:
-            name = "looking" if item.path.stem in LOOKING_FILES else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(name))
+
+
+class Together(LoadScopeScheduling):
+    """What of the tests one process runs after the other: whole files, but for the above."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, test = nodeid.partition("::")
+        if test.partition("[")[0] in LONGEST_TESTS:
+            return nodeid
+        return "looking" if Path(path).stem in LOOKING_FILES else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Together:
+    """Called by pytest-xdist."""
+    return Together(config, log)
 
 
 def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int = 32) -> Path:

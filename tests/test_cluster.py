@@ -7,6 +7,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from commands import run_command
 from conftest import ROOT, write_gland_folder
 from servers import end_of
 
@@ -58,7 +59,7 @@ def test_an_address_without_a_cluster_is_told(tmp_path: Path) -> None:
     write_gland_folder(tmp_path / "Tiny Glands")
     for address in ("127.0.0.1:1", "nowhere"):
         words = [*COMMAND, "--trials", "2", "--ray", address, "--workers", "2"]
-        ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        ended = run_command(words, tmp_path)
         assert ended.returncode == 2
         (line,) = ended.stderr.splitlines()
         assert line.startswith(f"error: --ray {address}: cannot be reached (")

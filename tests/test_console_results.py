@@ -114,8 +114,8 @@ def test_a_study_whose_test_set_stays_shut_is_taken_up_from_its_results(
     known["point"]["learning_rate"] = 0.00321
     (tmp_path / "known.json").write_text(json.dumps(known))
     write_gland_folder(tmp_path / "Tiny Glands")
-    flags = ("--data", "Tiny Glands", "--image-shift", "0.5", "--finalists", "2", "--trials", "11",
-             "--ablate", "normalization,schedule", "--points", "known.json")  # fmt: skip
+    flags = ("--data", "Tiny Glands", "--image-shift", "0.5", "--ablate", "--finalists", "2",
+             "--trials", "11", "--points", "known.json")  # fmt: skip
     run_study(tmp_path, "segmentation.py", *flags, "--seeds", "0")
     shut = of(tmp_path, GLANDS)
     assert not {"winner", "test_openings", "validation"} & shut.user_attrs.keys()
