@@ -1,8 +1,8 @@
 """The project's commands, run as a user would, without the seconds that their imports take.
 
 They run in processes of their own, forked from one that has imported what they need: to import
-torch, MLflow and Optuna took two thirds of the test suite's time. That a command starts from
-nothing is left to those tests that start one by `subprocess`; among them are whole studies of both
+torch, MLflow and Optuna takes seconds. What a command does as it starts from nothing, and as Python
+ends, is left to those tests that start one by `subprocess`; among them are whole studies of both
 tasks.
 """
 
@@ -25,26 +25,25 @@ tune_process()
 # Before a test has changed it. A thread each, since there are several test processes.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
+IMPORTED = [
+    "dl4ia.workflow.whole_study",
+    "dl4ia.tasks.segmentation",
+    "dl4ia.tasks.classification",
+    "dl4ia.replication.run",
+    "dl4ia.console.results",
+    "dl4ia.console.predict",
+    "dl4ia.report.study_page",
+    "dl4ia.tracking.models",
+    # What these import as they need it.
+    "matplotlib.pyplot",
+    "monai.metrics",
+    "optuna_dashboard",
+    "plotly",
+    "torch._dynamo",
+    "torchvision",
+]
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(
-    [
-        "dl4ia.workflow.whole_study",
-        "dl4ia.tasks.segmentation",
-        "dl4ia.tasks.classification",
-        "dl4ia.replication.run",
-        "dl4ia.console.results",
-        "dl4ia.console.predict",
-        "dl4ia.report.study_page",
-        "dl4ia.tracking.models",
-        # What these import as they need it.
-        "matplotlib.pyplot",
-        "monai.metrics",
-        "optuna_dashboard",
-        "plotly",
-        "torch._dynamo",
-        "torchvision",
-    ]
-)
+FORKED.set_forkserver_preload(IMPORTED)
 
 
 class Command:
@@ -75,6 +74,7 @@ class Command:
         told = (list(words[1:]), str(folder), (str(out), str(error)), dict(environment or of_test))
         self._process = FORKED.Process(target=_run, args=told)
         self._process.start()
+        atexit.register(self.kill)  # a test may fail without waiting for it
         assert self._process.pid is not None
         self.pid: int = self._process.pid
 
@@ -105,7 +105,11 @@ def run_command(
     """`words`, run in `folder` to their end."""
     with tempfile.TemporaryDirectory() as said:
         out, error = Path(said, "out"), Path(said, "error")
-        status = Command(words, folder, out, error, environment).wait()
+        command = Command(words, folder, out, error, environment)
+        try:
+            status = command.wait()
+        finally:
+            command.kill()
         texts = (out.read_text(), error.read_text())
     return subprocess.CompletedProcess(list(words), status, *texts)
 
@@ -114,6 +118,8 @@ def _run(
     words: list[str], folder: str, said: tuple[str, str], environment: Mapping[str, str]
 ) -> None:
     """In the process of the command."""
+    from dl4ia.search import storage
+
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -122,6 +128,7 @@ def _run(
         os.dup2(opened, number)
         os.close(opened)
     sys.stdout, sys.stderr = (os.fdopen(each, "w", buffering=1, closefd=False) for each in (1, 2))
+    atexit.register(storage._close)  # from Python 3.13 on what is registered before is forgotten
     try:
         if words[0] == "-m":
             sys.argv = words[1:]

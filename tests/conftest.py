@@ -84,9 +84,9 @@ class Together(LoadScopeScheduling):
         return "looking" if Path(path).stem in LOOKING_FILES else path
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Together:
-    """Called by pytest-xdist."""
-    return Together(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> Together | None:
+    """Called by pytest-xdist; None: its own."""
+    return Together(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 def write_gland_folder(folder: Path, train: int = 10, test: int = 6, size: int = 32) -> Path:
@@ -137,11 +137,18 @@ def write_idx_files(folder: Path, train: int = 60, test: int = 20) -> Path:
     return folder
 
 
-def run_study(folder: Path, script: str, *flags: str) -> Path:
-    """The shortest whole study with a winner, run in `folder`: of its named points."""
+def run_study(folder: Path, script: str, *flags: str, from_nothing: bool = False) -> Path:
+    """The shortest whole study with a winner, run in `folder`: of its named points.
+
+    from_nothing: as a user starts it, and not forked.
+    """
     words = ["--trials", "10", "--epochs", "1", "--finalists", "1", "--repeats", "2"]
     words += ["--seeds", "1", "--workers", "1"]  # several are not worth their start
-    ended = run_command([sys.executable, str(ROOT / "studies" / script), *words, *flags], folder)
+    command = [sys.executable, str(ROOT / "studies" / script), *words, *flags]
+    if from_nothing:
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    else:
+        ended = run_command(command, folder)
     assert ended.returncode == 0, ended.stderr
     return folder
 

@@ -3,10 +3,12 @@
 import signal
 import subprocess
 import sys
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from commands import Command, run_command
+from commands import IMPORTED, Command, run_command
 
 SCRIPT = """
 import atexit, os, sys, threading, time
@@ -43,6 +45,11 @@ def test_it_is_as_if_it_had_been_started(
     assert forked.stderr.splitlines()[-1] == started.stderr.splitlines()[-1]
 
 
+def test_what_is_imported_beforehand_is_there() -> None:
+    """What is not is passed over without a word, and imported by each command anew."""
+    assert not [module for module in IMPORTED if find_spec(module) is None]
+
+
 def test_it_is_stopped_as_one_that_was_started(tmp_path: Path) -> None:
     script, said = tmp_path / "script.py", tmp_path / "said.txt"
     script.write_text("import time\nprint('begun')\ntime.sleep(600)")
@@ -51,6 +58,7 @@ def test_it_is_stopped_as_one_that_was_started(tmp_path: Path) -> None:
         process = Command([sys.executable, str(script)], tmp_path, said, said)
         while said.read_text() != "begun\n":
             assert process.poll() is None
+            time.sleep(0.05)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
         process.send_signal(number)

@@ -78,7 +78,10 @@ def test_nothing_is_lost(tmp_path: Path, workers: int) -> None:
                 longest *= 0.8 if now > before else 1.2
             before = now
             killed[stage(tmp_path)] += 1
-            victims = psutil.Process(process.pid).children(recursive=True)
+            try:
+                victims = psutil.Process(process.pid).children(recursive=True)
+            except psutil.NoSuchProcess:  # it has just ended by itself
+                victims = []
             process.kill()
             process.wait()
             assert ended(victims), "workers that outlive their study"

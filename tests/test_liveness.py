@@ -1,6 +1,7 @@
-"""Who is taken for dead, and that a trial either counts or is given up, never both."""
+"""Who is taken for dead; and that a trial which has ended is not given up as well."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import optuna
@@ -60,7 +61,19 @@ def test_a_trial_that_ended_as_it_was_given_up_is_left_as_it_is(
     assert not {"interrupted", "failure"} & ended.user_attrs.keys()
 
 
-def test_a_trial_is_ended_with_its_reason(storage: optuna.storages.RDBStorage) -> None:
+@pytest.fixture(params=["America/New_York", "Asia/Tokyo"])
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Optuna's database has its times in UTC, and gives them in the machine's time."""
+    with monkeypatch.context() as moved:
+        moved.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_a_trial_is_ended_with_its_reason(
+    storage: optuna.storages.RDBStorage, elsewhere: None
+) -> None:
     study = begin(storage)
     trial = study.ask()
     storage_of(study).end_trial(trial._trial_id, TrialState.FAIL, {"stopped": "by the user"})

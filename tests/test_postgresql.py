@@ -120,6 +120,7 @@ def test_a_machine_that_is_gone_is_noticed(address: str) -> None:
         ask = mine._held["keep"].execute
         of_server = [ask(sqlalchemy.text(f"SHOW tcp_keepalives_{name}")).scalar() for name in names]
         assert of_server == ["30", "10", "3"]
+        assert ask(sqlalchemy.text("SHOW tcp_user_timeout")).scalar() in ("1min", "60000", "60s")
     with open_storage(f"{address}?keepalives_idle=7").engine.connect() as connection:
         known = connection.connection.driver_connection.info.get_parameters()
     assert [known[f"keepalives_{name}"] for name in names] == ["7", "10", "3"]

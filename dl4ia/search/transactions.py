@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
@@ -93,7 +93,8 @@ class BatchingStorage(PatientStorage):
         """Raises UpdateFinishedTrialError, as Optuna does, where the trial has ended."""
         new: Row = {"state": TRIALS.c.state}
         if batch.state is not None:
-            new = {"state": batch.state, "datetime_complete": datetime.now()}
+            now = datetime.now(UTC).replace(tzinfo=None)  # as Optuna's own models store it
+            new = {"state": batch.state, "datetime_complete": now}
         going_on = (TRIALS.c.trial_id == batch.trial) & TRIALS.c.state.not_in(FINISHED)
         with _create_scoped_session(self.scoped_session) as session:
             # First, and a change: from now on nobody else can end it, on SQLite either.
@@ -102,6 +103,8 @@ class BatchingStorage(PatientStorage):
                 trial: Any = models.TrialModel.find_or_raise_by_id(batch.trial, session)
                 self.check_trial_is_updatable(batch.trial, trial.state)
             for table, rows in batch.rows.items():
+                if not rows:
+                    continue
                 name = KEYS[table]
                 known = (table.c.trial_id == batch.trial) & table.c[name].in_(rows)
                 session.execute(sqlalchemy.delete(table).where(known))

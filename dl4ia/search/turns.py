@@ -15,13 +15,15 @@ import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 
-from dl4ia.addresses import KEEPALIVES, connect_arguments
+from dl4ia.addresses import KEEPALIVES, UNHEARD_MILLISECONDS, connect_arguments
 from dl4ia.errors import InputError
 from dl4ia.search.patience import patiently
 
 KEEP = "keep"  # the purpose of whoever keeps a study's records
-# The server too has to ask whether somebody is still there, whose lock else stays for hours.
-ASK = ", ".join(f"set_config('tcp_{name}', '{value}', false)" for name, value in KEEPALIVES.items())
+# The server too has to ask whether somebody is still there, whose lock else stays for hours, and to
+# give up where its answer is not received.
+OF_SERVER = KEEPALIVES | {"user_timeout": UNHEARD_MILLISECONDS}
+ASK = ", ".join(f"set_config('tcp_{name}', '{value}', false)" for name, value in OF_SERVER.items())
 WAIT_FOR_LOCK = sqlalchemy.text(f"SELECT {ASK}, pg_advisory_lock(:key)")
 TRY_LOCK = sqlalchemy.text(f"SELECT {ASK}, pg_try_advisory_lock(:key)")
 UNLOCK = sqlalchemy.text("SELECT pg_advisory_unlock(:key)")
@@ -49,7 +51,7 @@ class Turns:
                 connect_args=connect_arguments(url),
             )
             self._held: dict[str, sqlalchemy.Connection] = {}  # of a purpose: has its lock
-            # A connection serves one thread at a time; a purpose is one thread's.
+            # A connection serves one thread at a time; a turn is taken by one.
             self._guard = threading.Lock()
         else:
             raise InputError(
