@@ -18,6 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 from dl4ia.environment import tune_process
 
@@ -63,15 +64,10 @@ class Command:
         test's, unless told otherwise.
         """
         assert words[0] == sys.executable
-        of_test = dict(os.environ)
-        os.environ.clear()
-        os.environ.update(ENVIRONMENT)
-        try:
+        with mock.patch.dict(os.environ, ENVIRONMENT, clear=True):
             forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ.update(of_test)
-        told = (list(words[1:]), str(folder), (str(out), str(error)), dict(environment or of_test))
+        said, environment = (str(out), str(error)), dict(environment or os.environ)
+        told = (list(words[1:]), str(folder), said, environment)
         self._process = FORKED.Process(target=_run, args=told)
         self._process.start()
         atexit.register(self.kill)  # a test may fail without waiting for it
@@ -83,13 +79,13 @@ class Command:
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
-        if self._process.exitcode is None:
+        if self.returncode is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
-        return self._process.exitcode
+        return self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

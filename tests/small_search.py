@@ -18,7 +18,7 @@ import pytest
 from dl4ia.search.loop import search
 from dl4ia.search.storage import open_storage
 from dl4ia.search.study import Identity, check_identity, open_study
-from dl4ia.search.transactions import in_one_transaction
+from dl4ia.search.transactions import in_one_transaction, storage_of
 from dl4ia.search.turns import Turns
 from dl4ia.search_space import Point, Space, choice, real, sample
 
@@ -57,8 +57,7 @@ def run(
 ) -> list[int]:
     """The numbers of the trials that this process has run."""
     seen: list[int] = []
-    backend: Any = study._storage
-    turns = Turns(str(backend._backend.url), study.study_name)
+    turns = Turns(str(storage_of(study).url), study.study_name)
     shown: Any = function
     search(study, shown, trials, None, turns, lambda trial: seen.append(trial.number))
     return seen

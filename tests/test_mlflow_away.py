@@ -43,7 +43,7 @@ def test_a_server_that_knows_this_address_by_another_name(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_trials_go_on_and_are_written_later(tmp_path: Path, comes_back: bool) -> None:
-    trials = 16
+    trials = 20
     write_gland_folder(tmp_path / "Tiny Glands")
     port = free_port()
     with serving(tmp_path, SERVER, "/health", port, end=signal.SIGKILL):

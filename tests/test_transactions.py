@@ -31,7 +31,7 @@ def give(trial: optuna.Trial) -> None:
 
 def seen(study: optuna.Study, trial: optuna.Trial) -> optuna.trial.FrozenTrial:
     """By everybody."""
-    other = optuna.load_study(study_name=study.study_name, storage=str(study._storage._backend.url))
+    other = optuna.load_study(study_name=study.study_name, storage=str(storage_of(study).url))
     return other.trials[trial.number]
 
 
@@ -77,22 +77,27 @@ def test_it_is_one_transaction(storage: optuna.storages.RDBStorage) -> None:
     assert written[0] >= 9 and written[1] == 1
 
 
-def test_a_database_that_went_away_as_it_was_written_is_asked_again(
-    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where it had written all but could not say so."""
-    study, attempts = begin(storage), []
-    write = BatchingStorage.write
+def unheard(monkeypatch: pytest.MonkeyPatch, times: int) -> list[Batch]:
+    """So many times the database goes away after it has written; what it is asked to write."""
+    attempts, write = [], BatchingStorage.write
 
     def go_away(self: BatchingStorage, batch: Batch) -> None:
-        write(self, batch)
         attempts.append(batch)
-        if len(attempts) < 3:
+        write(self, batch)
+        if len(attempts) <= times:
             locked = sqlite3.OperationalError("database is locked")
             raise sqlalchemy.exc.OperationalError("INSERT", {}, locked)
 
     monkeypatch.setattr(BatchingStorage, "write", go_away)
     monkeypatch.setattr("dl4ia.search.patience.PAUSE", 0.01)
+    return attempts
+
+
+def test_a_database_that_went_away_as_it_was_written_is_asked_again(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it had written all but could not say so."""
+    study, attempts = begin(storage), unheard(monkeypatch, 2)
     trial = study.ask()
     with in_one_transaction(trial):
         give(trial)
@@ -106,17 +111,7 @@ def test_an_end_that_could_not_be_heard_is_one(
     storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server was told, and was away before it could say so."""
-    study, attempts = begin(storage), []
-    write = BatchingStorage.write
-
-    def go_away(self: BatchingStorage, batch: Batch) -> None:
-        attempts.append(batch)
-        write(self, batch)
-        locked = sqlite3.OperationalError("database is locked")
-        raise sqlalchemy.exc.OperationalError("INSERT", {}, locked)
-
-    monkeypatch.setattr(BatchingStorage, "write", go_away)
-    monkeypatch.setattr("dl4ia.search.patience.PAUSE", 0.01)
+    study, attempts = begin(storage), unheard(monkeypatch, 2)
     trial = study.ask()
     storage_of(study).end_trial(trial._trial_id, TrialState.FAIL, {"interrupted": "was silent"})
     assert len(attempts) == 2
