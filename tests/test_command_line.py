@@ -121,6 +121,37 @@ def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
     assert ended.stderr.strip().startswith("Stopped.") and "Traceback" not in ended.stderr
 
 
+UNINTERRUPTED = """
+import os, signal, time
+from dl4ia.command_line.process import is_stopping, run_and_exit, uninterrupted
+def work():
+    with uninterrupted():
+        for number in {signals}:
+            os.kill(os.getpid(), number)
+        print("done", is_stopping())
+        {rest}
+    print("never")
+run_and_exit(work)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "rest", "said"),
+    [
+        ("[signal.SIGINT]", "", "done True\n"),
+        ("[signal.SIGTERM]", "raise OSError('a disk')", "done True\n"),
+        ("[signal.SIGTERM, signal.SIGINT]", "", ""),  # a second one is not waited with
+        ("[]", "raise KeyboardInterrupt", "done False\n"),
+    ],
+)
+def test_ctrl_c_comes_at_the_end_of_what_is_uninterrupted(
+    signals: str, rest: str, said: str
+) -> None:
+    ended = run_code(UNINTERRUPTED.format(signals=signals, rest=rest), timeout=40)
+    assert (ended.returncode, ended.stdout) == (130, said)
+    assert ended.stderr.strip().startswith("Stopped.") and "Traceback" not in ended.stderr
+
+
 def test_nothing_is_looked_through_at_the_end() -> None:
     """It took as long as all else that Ctrl-C does."""
     code = (

@@ -1,5 +1,7 @@
 """Who is taken for dead; and that a trial which has ended is not given up as well."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,7 @@ from optuna.storages._rdb.models import TrialHeartbeatModel
 from optuna.trial import TrialState
 from small_search import begin, objective, run, storage
 
+from dl4ia.command_line import process
 from dl4ia.search.liveness import MOST_ATTEMPTS, Silences, give_up
 from dl4ia.search.storage import LOCAL_GRACE
 from dl4ia.search.transactions import storage_of
@@ -97,6 +100,31 @@ def test_ctrl_c_while_it_is_told_is_no_attempt(
     monkeypatch.setattr(optuna.Study, "tell", stop)
     with pytest.raises(KeyboardInterrupt):
         run(study, 1)
+    assert study.trials[0].user_attrs["stopped"] == "by the user"
+    run(study, 2)
+    assert study.trials[2].user_attrs["attempts"] == 1
+
+
+def test_ctrl_c_while_it_is_claimed_is_no_attempt(
+    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until `ask` returns nobody but Optuna knows of the trial."""
+    study, ask = begin(storage), optuna.Study.ask
+
+    def struck(study: optuna.Study) -> optuna.Trial:
+        monkeypatch.setattr(optuna.Study, "ask", ask)
+        trial = study.ask()
+        os.kill(os.getpid(), signal.SIGINT)
+        return trial
+
+    monkeypatch.setattr(optuna.Study, "ask", struck)
+    monkeypatch.setattr(process, "_stopping", False)
+    before = signal.signal(signal.SIGINT, process._stop)  # as every command has it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(study, 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert study.trials[0].user_attrs["stopped"] == "by the user"
     run(study, 2)
     assert study.trials[2].user_attrs["attempts"] == 1

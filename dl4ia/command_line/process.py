@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ STOPPED = "Stopped. The same command goes on from here; a training in progress s
 GRACE = 5.0  # seconds that a worker has to end by itself
 
 _stopping = False
+_uninterrupted, _interrupted = False, False  # whether in such a block; whether it was to be
 
 
 def print_anything() -> None:
@@ -80,11 +82,31 @@ def is_stopping() -> bool:
     return _stopping
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C comes at the end of the block; a second one, if that does not end, at once.
+
+    Not to be nested. Nothing is changed where no `run_and_exit` heeds Ctrl-C.
+    """
+    global _uninterrupted, _interrupted
+    _interrupted = False
+    _uninterrupted = True
+    try:
+        yield
+    finally:
+        _uninterrupted = False
+        if _interrupted:
+            raise KeyboardInterrupt
+
+
 def _stop(signal_number: int, frame: FrameType | None) -> None:
     """SIGTERM ends a command as Ctrl-C does."""
-    global _stopping
+    global _stopping, _interrupted
     _stopping = True
-    raise KeyboardInterrupt
+    if _uninterrupted and not _interrupted:
+        _interrupted = True
+    else:
+        raise KeyboardInterrupt
 
 
 def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:

@@ -15,6 +15,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from dl4ia.command_line.process import uninterrupted
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.search.liveness import Silences, alive, fail_dead, give_up
@@ -50,10 +51,18 @@ def search(
     end = None if timeout is None else time.monotonic() + timeout
     silences = Silences(study)
     while end is None or time.monotonic() < end:
-        with turns.take(CLAIM):
-            trial = _claim(study, trials, turns, silences, room)
+        trial = ended = None
+        try:
+            # Not while it is claimed: a trial that nobody knows of yet nobody could stop.
+            with turns.take(CLAIM), uninterrupted():
+                trial = _claim(study, trials, turns, silences, room)
+            if trial is not None:
+                ended = _run(study, objective, trial)
+        except KeyboardInterrupt:
+            if trial is not None:
+                _stop(study, trial)
+            raise
         if trial is not None:
-            ended = _run(study, objective, trial)
             if ended is not None and is_skipped(ended):
                 skipped += 1
                 if skipped == MOST_SKIPPED:
@@ -107,9 +116,6 @@ def _claim(
         return None
     except UpdateFinishedTrialError:  # whose turn it was meanwhile has taken it for dead
         return None
-    except KeyboardInterrupt:
-        _stop(study, trial)
-        raise
     return trial
 
 
@@ -148,9 +154,6 @@ def _run(study: optuna.Study, objective: "Objective", trial: optuna.Trial) -> Fr
             return _tell(study, trial, TrialState.FAIL)
         except (UpdateFinishedTrialError, StorageInternalError):
             raise  # of a database that is away or full: whoever finds it dead runs its point again
-        except KeyboardInterrupt:
-            _stop(study, trial)
-            raise
         except Exception:
             _tell(study, trial, TrialState.FAIL)
             raise
