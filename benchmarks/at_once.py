@@ -38,8 +38,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from flags import add_record, check_folders, parser_of
 from materials import open_task
-from table import add_record, check_folders, record
+from table import record
 from torch import Tensor, nn
 
 from dl4ia.data.dataset import Dataset
@@ -405,9 +406,7 @@ def keep(name: str, speeds: Mapping[str, float]) -> None:
 
 def main() -> None:
     """Measure each network."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--digits", type=Path, help="MNIST's folder (default: small digits)")
     parser.add_argument("--glands", type=Path, help="of image pairs (default: drawn glands)")
     parser.add_argument("--shapes", nargs="+", choices=tuple(SHAPES), default=list(SHAPES))

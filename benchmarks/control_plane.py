@@ -16,7 +16,6 @@ more, in turns; the figures are means over them.
 Takes about 10 minutes on two cores, most of them to fill the studies.
 """
 
-import argparse
 import json
 import random
 import tempfile
@@ -26,7 +25,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from table import add_record, record
+from flags import add_record, parser_of
+from table import record
 
 from dl4ia.environment import tune_process
 
@@ -253,9 +253,7 @@ def plain_way(folder: Path, storage: str | None, count: int) -> Callable[[], flo
 
 def main() -> None:
     """Print a line for each size."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--storage", metavar="URL", help="an empty database (default: SQLite)")
     parser.add_argument(
         "--sizes",

@@ -8,10 +8,10 @@ of the bootstrap and by their percentiles alone, and how many times as wide it m
 few seeds that differ more than the images' mean does, of a score and of a difference. A minute.
 """
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
+from flags import parser_of
 
 from dl4ia import statistics
 from dl4ia.statistics import Correction, Scores, bootstrap
@@ -78,9 +78,7 @@ def of_seeds(seeds: int, studies: int) -> tuple[float, float]:
 
 def main() -> None:
     """Print a line for each number of patients, and of seeds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument(
         "--studies", type=int, default=2000, help="simulated (default: %(default)s)"
     )

@@ -18,7 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from table import add_record, record
+from flags import add_record, parser_of
+from table import record
 
 EPOCHS = {"digits": 4, "glands": 30}
 GOALS = {"digits": 2, "glands": 2.5}
@@ -56,9 +57,7 @@ def epochs_of(
 
 def main() -> None:
     """Print the medians, their ratios and the scores."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("task", choices=tuple(POINTS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
     parser.add_argument("--points", nargs="+", metavar="NAME", help="of the search space")

@@ -7,9 +7,10 @@ five folds, and prints the validation Dice of each fold and the paired differenc
 minutes on two cores with AVX-512 BF16. The test images are not read.
 """
 
-import argparse
 import statistics
 from pathlib import Path
+
+from flags import parser_of
 
 from dl4ia.environment import tune_process
 
@@ -18,9 +19,7 @@ FOLDS, SHIFTS = 5, (0.0, 0.5)
 
 def main() -> None:
     """Print each fold's Dice under both shifts, and mean and SD of the difference."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/WARWICK"))
     parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()

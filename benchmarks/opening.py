@@ -9,7 +9,6 @@ best`, and what the dashboard's page asks its server for when the study is opene
 processes or requests, as a user waits for them; the browser's drawing comes on top.
 """
 
-import argparse
 import http.client
 import subprocess
 import sys
@@ -20,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from control_plane import EPOCHS, fill, finished
-from table import add_record, record
+from flags import add_record, parser_of
+from table import record
 
 from dl4ia.console.ui import DASHBOARD, HOST, Server, free_ports
 from dl4ia.environment import tune_process
@@ -74,9 +74,7 @@ def tell(what: str, act: Callable[[], object]) -> str:
 
 def main() -> None:
     """Print a line for each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--trials", type=int, default=10_000, metavar="N")
     add_record(parser)
     arguments = parser.parse_args()

@@ -8,8 +8,9 @@ meets both; the ratio is of the medians. The scores are of one seed each: their 
 read against the spread over seeds in README.md. Takes about 3 minutes on two cores.
 """
 
-import argparse
 import statistics
+
+from flags import parser_of
 
 from dl4ia.environment import tune_process
 
@@ -20,9 +21,7 @@ DIGITS = ("exercise_1_1", "exercise_1_4", "model_2", "modern_cnn")
 
 def main() -> None:
     """Print, for each point, the medians, their ratio and both scores."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_of(__doc__).parse_args()
     tune_process()
     import torch
     import torch.nn.functional as F

@@ -8,7 +8,6 @@ predict, save the mask, count its glands. `dl4ia predict` draws and saves overla
 take turns; the ratio is of the medians, loading included. Takes about 2 minutes on two cores.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -16,7 +15,8 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from table import add_record, record
+from flags import add_record, parser_of
+from table import record
 
 from dl4ia.environment import tune_process
 
@@ -26,9 +26,7 @@ NAME = "segmentation-drawn"
 
 def main() -> None:
     """Print the medians and their ratio."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     add_record(parser)
     arguments = parser.parse_args()
     tune_process()

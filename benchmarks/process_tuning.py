@@ -6,12 +6,13 @@ Each variant is a process of its own (both settings must precede torch), alone a
 that keeps one core busy; they take turns, and the median counts. Takes about three minutes.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 import time
+
+from flags import parser_of
 
 IMAGES, SIDE, ROUNDS = 32, 128, 3
 MODELS = ("baseline", "modern_unet")
@@ -59,9 +60,7 @@ def run(model_name: str, tuned: bool, disturbed: bool) -> float:
 
 def main() -> None:
     """Print the medians and their ratio for every model, alone and disturbed."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_of(__doc__).parse_args()
     for model_name in MODELS:
         for disturbed in (False, True):
             seconds: dict[bool, list[float]] = {False: [], True: []}

@@ -14,17 +14,17 @@ the work where it runs several times at once. Takes half an hour on one thread. 
 not read.
 """
 
-import argparse
 import random
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from flags import add_record, parser_of
 from kept import made_by, make_missing, read
 from materials import open_task
 from search_strategies import EPOCHS
-from table import add_record, record
+from table import record
 
 from dl4ia.environment import tune_process
 
@@ -69,9 +69,7 @@ def summarize(
 
 def main() -> None:
     """Train what is missing, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("task", choices=tuple(EPOCHS))
     parser.add_argument("--data", type=Path, help="default: what the program brings along")
     parser.add_argument("--points", type=int, default=POINTS)

@@ -8,7 +8,6 @@ default length is so many times as long as the last two of its epochs took here,
 much. Takes about 5 minutes on two cores.
 """
 
-import argparse
 import runpy
 import statistics
 import tempfile
@@ -18,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flags import add_record, parser_of
 from start import SCRIPTS, STUDIES
-from table import add_record, record
+from table import record
 
 from dl4ia.command_line.flags import add_digit_flags, add_gland_flags, parse, study_parser
 from dl4ia.environment import tune_process
@@ -29,9 +29,7 @@ EPOCHS = 3
 
 def main() -> None:
     """Print the median and the largest share."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("task", choices=tuple(SCRIPTS))
     parser.add_argument("--data", type=Path, required=True)
     add_record(parser)

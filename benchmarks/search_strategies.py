@@ -13,7 +13,6 @@ kept in --out: the same command goes on where it was, and shares the work where 
 times at once. Takes hours. The test images are not read.
 """
 
-import argparse
 import shutil
 import statistics
 import tempfile
@@ -23,8 +22,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flags import add_record, parser_of
 from kept import made_by, make_missing, read
-from table import README, add_record, record
+from table import README, record
 
 from dl4ia.environment import tune_process
 from dl4ia.markdown import table, write_between_marks
@@ -193,9 +193,7 @@ def draw(curves: dict[str, list[Curve]], title: str, path: Path) -> None:
 
 def main() -> None:
     """Run what is missing; print the table and draw the curves of the seeds that all have."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("task", choices=tuple(EPOCHS))
     parser.add_argument("--data", type=Path, help="default: what the program brings along")
     parser.add_argument("--images", type=int, help="the first so many to train on (default: all)")

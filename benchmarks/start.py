@@ -8,7 +8,6 @@ three; and the peak memory of a study of twelve trials (the named points and the
 of two epochs, in one process. Takes about 5 minutes on two cores.
 """
 
-import argparse
 import resource
 import sqlite3
 import statistics
@@ -20,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from table import add_record, record
+from flags import add_record, parser_of
+from table import record
 
 STUDIES = Path(__file__).parent.parent / "studies"
 SCRIPTS = {"digits": "classification.py", "glands": "segmentation.py"}
@@ -74,9 +74,7 @@ def peak_gigabytes(command: list[str]) -> float:
 
 def main() -> None:
     """Print a line for each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("task", choices=tuple(SCRIPTS))
     parser.add_argument("--data", type=Path, help="default: as the study has it")
     add_record(parser)

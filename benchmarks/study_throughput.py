@@ -29,7 +29,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from table import add_record, gpu, record
+from flags import add_record, parser_of
+from table import gpu, record
 
 if TYPE_CHECKING:
     from peers import Material
@@ -212,9 +213,7 @@ def ray_way(run: argparse.Namespace, out: Path, at_once: int) -> None:
 
 def main() -> None:
     """Print a line for each way."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("task", choices=tuple(EPOCHS))
     parser.add_argument("--data", type=Path, help="digits: of torchvision's MNIST (default: data)")
     parser.add_argument("--trials", type=int, default=TRIALS, help="of each (default: 6)")

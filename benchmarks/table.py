@@ -6,12 +6,13 @@
 One line a claim and processor: measured again, it is replaced.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+
+from flags import parser_of
 
 FILE = Path(__file__).with_name("results.json")
 README = Path(__file__).with_name("README.md")
@@ -27,19 +28,6 @@ NO_GPU = {  # claim -> goal
     "GPU: digits: trials an hour, against plain script": "10 times",
     "GPU: CNN: epochs a second, several at once, against one in a CUDA graph": "3 times",
 }
-
-
-def add_record(parser: argparse.ArgumentParser) -> None:
-    """The flag that every benchmark of the table has."""
-    parser.add_argument(
-        "--record", action="store_true", help="keep the figures, for the table of README.md"
-    )
-
-
-def check_folders(parser: argparse.ArgumentParser, record: bool, *folders: Path | None) -> None:
-    """A usage error where what is claimed of MNIST and WARWICK would be of other images."""
-    if record and None in folders:
-        parser.error("--record: expected --digits and --glands, whose images the claims are of")
 
 
 def record(
@@ -137,7 +125,5 @@ def _command() -> str:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_of(__doc__).parse_args()
     write()

@@ -10,10 +10,10 @@ where it was, and shares the work where it runs several times at once. Takes as 
 as so many retrainings. The test images are not read.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from flags import parser_of
 from kept import make_missing, read
 
 from dl4ia.environment import tune_process
@@ -23,9 +23,7 @@ POINTS = 10
 
 def main() -> None:
     """Train what is missing, print a line for each trial, and the correlations."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("study")
     parser.add_argument("--data", type=Path, help="its folder (default: what dl4ia brings along)")
     parser.add_argument("--storage", default="sqlite:///mlruns/optuna.db")

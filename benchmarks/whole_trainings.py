@@ -8,12 +8,12 @@ imports and the device's first use do not. Seconds are the median of `--repeats`
 minute; kept with --record on a GPU alone, since absolute times of shared processors mean little.
 """
 
-import argparse
 import statistics
 import time
 from pathlib import Path
 
-from table import NO_GPU, add_record, check_folders, record
+from flags import add_record, check_folders, parser_of
+from table import NO_GPU, record
 
 TRAININGS = {  # claim, a key of NO_GPU -> task, the report's model, epochs
     "GPU: fully connected digits, batch 30, 60 epochs": ("digits", "exercise_1_1", 60),
@@ -25,9 +25,7 @@ TRAININGS = {  # claim, a key of NO_GPU -> task, the report's model, epochs
 
 def main() -> None:
     """Print the seconds of each training beside its goal."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parser.add_argument("--digits", type=Path, help="MNIST's folder (default: small digits)")
     parser.add_argument("--glands", type=Path, help="of image pairs (default: drawn glands)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
