@@ -26,6 +26,7 @@ from dl4ia.data.splits import fingerprint as split_fingerprint
 from dl4ia.data.splits import make_splits
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
+from dl4ia.search.narrowing import narrowed, spelled
 from dl4ia.search.objective import Objective
 from dl4ia.search.points import read_points
 from dl4ia.search.records import dataset_record
@@ -89,7 +90,8 @@ class Session:
     retraining_epochs: int
     task: Task
     source: Source
-    searched: SpaceModule
+    whole: SpaceModule
+    searched: SpaceModule  # what `--only` leaves of it
     dataset: Dataset  # the training images
     identity: Identity
     environment: dict[str, str]
@@ -149,7 +151,7 @@ class Session:
 
 
 def open_session(
-    task: Task, source: Source, searched: SpaceModule, length: Length, arguments: StudyArguments
+    task: Task, source: Source, whole: SpaceModule, length: Length, arguments: StudyArguments
 ) -> Session:
     """Check flags and addresses, read the data, and then create or continue the study.
 
@@ -167,7 +169,8 @@ def open_session(
             f"--storage and --tracking-uri are both {hide_password(storage)}; expected two "
             "databases"
         )
-    _check_flags(arguments, task, searched)
+    _check_flags(arguments, task, whole)
+    searched = narrowed(whole, arguments.only)
     points = _points_of(arguments, searched)
     check_folder(arguments.out)
     if not arguments.worker:  # whose study has asked; what is away for a moment does not end it
@@ -190,6 +193,7 @@ def open_session(
         split_by=arguments.split_by,
         objectives=",".join(arguments.objectives),
         most_weights=arguments.most_weights,
+        only=spelled(whole, searched),
     )
     opening = Turns(storage, "all")  # one process at a time makes tables, whatever its study
     if exists(storage):
@@ -214,6 +218,7 @@ def open_session(
         retraining_epochs=length.retraining,
         task=task,
         source=source,
+        whole=whole,
         searched=searched,
         dataset=dataset,
         identity=identity,
@@ -238,7 +243,7 @@ def open_session(
     )
 
 
-def _check_flags(arguments: StudyArguments, task: Task, searched: SpaceModule) -> None:
+def _check_flags(arguments: StudyArguments, task: Task, whole: SpaceModule) -> None:
     """Raise InputError for those that do not go together, or not with this study."""
     if arguments.objectives and arguments.objectives[0] != task.metric:
         raise InputError(
@@ -249,11 +254,11 @@ def _check_flags(arguments: StudyArguments, task: Task, searched: SpaceModule) -
         raise InputError("--knee: expected --objectives too, such as weights besides the metric")
     if arguments.ablate and arguments.objectives and not arguments.knee:
         raise InputError("--ablate: needs a winner; expected --knee beside several --objectives")
-    unknown = set(arguments.ablate).difference(ALL, searched.SPACE)
+    unknown = set(arguments.ablate).difference(ALL, whole.SPACE)
     if unknown:
         raise InputError(
             f"--ablate {','.join(sorted(unknown))}: no hyperparameter of this study; expected some "
-            f"of {', '.join(searched.SPACE)}"
+            f"of {', '.join(whole.SPACE)}"
         )
     if arguments.gpus_per_worker is not None and not (arguments.ray or arguments.worker):
         raise InputError(

@@ -13,7 +13,10 @@ def readme() -> str:
     """The whole file, as it should be."""
     parts = [
         "# Search spaces\n\nGenerated from the Python files beside this one by "
-        "`python -m search_spaces`; a test keeps it fresh.\n"
+        "`python -m search_spaces`; a test keeps it\nfresh. "
+        "`--only` on a study's command line searches a part of one, such as `--only "
+        "architecture=unet\nlearning_rate=0.001..0.01`. [Adding a choice, or a network]"
+        "(../docs/adding-a-choice.md).\n"
     ]
     for title, searched in SPACES.items():
         table = markdown_table(searched.SPACE, searched.REPORT_MODELS | searched.REFERENCE_MODELS)

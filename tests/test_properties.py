@@ -91,7 +91,7 @@ def test_a_changed_point_is_inside_or_told(task: str, data: st.DataObject) -> No
 
 FLAGS = ["--trials", "--data", "--out", "--study-name", "--storage", "--epochs", "--folds",
          "--seed", "--split-by", "--objectives", "--knee", "--finalists", "--repeats", "--ablate",
-         "--device", "--timeout", "--workers", "--ray", "--gpus-per-worker", "--channels",
+         "--device", "--timeout", "--workers", "--ray", "--gpus-per-worker", "--channels", "--only",
          "--image-shift", "--help", "--no-such-flag"]  # fmt: skip
 WORDS = st.one_of(
     st.sampled_from(FLAGS),
@@ -104,6 +104,7 @@ WORDS = st.one_of(
             "2h",
             "dice,weights",
             "dropout,schedule",
+            "dropout=0..0.1",
             "all",
             "patient",
             "rgb",

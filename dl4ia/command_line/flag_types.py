@@ -76,6 +76,17 @@ def choices(text: str) -> tuple[str, ...]:
     return ALL if set(names) & set(ALL) else names
 
 
+def values(text: str) -> tuple[str, str]:
+    """A hyperparameter's name, and some of its values, which the study's space knows."""
+    name, equals, some = text.partition("=")
+    if not (re.fullmatch("[a-z_]+", name) and equals and some):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected a hyperparameter and its values, such as architecture=unet,resnet "
+            "or learning_rate=0.001..0.01"
+        )
+    return name, some
+
+
 def pixels(text: str) -> float:
     """From 0 to below 1."""
     try:

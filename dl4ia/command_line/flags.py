@@ -14,6 +14,7 @@ from dl4ia.command_line.flag_types import (
     seconds,
     share,
     study_name,
+    values,
     whole_number,
 )
 from dl4ia.command_line.process import end_with_parent, print_anything, run_and_exit
@@ -42,6 +43,7 @@ class StudyArguments:
     seeds: int
     device: str
     timeout: float | None
+    only: Sequence[tuple[str, str]]
     most_weights: int | None
     objectives: tuple[str, ...]
     knee: bool
@@ -104,6 +106,17 @@ def study_parser(
         metavar="FILE",
         help="points to try after the named models, before the search chooses its own: another "
         "study's study.json, or a JSON list of objects of hyperparameters",
+    )
+    add(
+        "--only",
+        type=values,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUES",
+        help="search a part of the space: some values of a choice, a number, or LOW..HIGH, e.g. "
+        "architecture=unet,resnet depth=4 learning_rate=0.001..0.01; leaves out the named points "
+        "that have others, the report's too (default: all of search_spaces/README.md)",
     )
     add(
         "--most-weights",

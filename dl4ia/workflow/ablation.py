@@ -33,7 +33,7 @@ def run_ablation(session: Session, selection: Selection, ahead: Ahead) -> None:
     if ablation_is_done(session, selection):
         _tell_left_out(session, selection)
         return
-    label, baseline = f"trial {selection.winner}", session.searched.BASELINE
+    label, baseline = f"trial {selection.winner}", session.whole.BASELINE
     winner = trial_of(session.study, selection.winner).params
     turned = _turned_back(session, winner)
     wanted = {name: turned[name] for name in _wanted(session, turned)}
@@ -116,9 +116,9 @@ def _weights(session: Session, point: Point) -> int:
 
 
 def _all_turned_back(session: Session, winner: Mapping[str, Any]) -> dict[str, Point]:
-    models = session.searched.REPORT_MODELS | session.searched.REFERENCE_MODELS
-    known = [models[session.searched.BASELINE], *models.values()]
-    return turned_back(session.searched.SPACE, winner, known, defaults_of(session.task.settings))
+    models = session.whole.REPORT_MODELS | session.whole.REFERENCE_MODELS
+    known = [models[session.whole.BASELINE], *models.values()]
+    return turned_back(session.whole.SPACE, winner, known, defaults_of(session.task.settings))
 
 
 def _tell_left_out(session: Session, selection: Selection) -> None:
@@ -133,8 +133,8 @@ def _tell_left_out(session: Session, selection: Selection) -> None:
 
 def _why_not(session: Session, winner: Mapping[str, Any], name: str) -> str:
     """Why one of the winner's choices is not turned back."""
-    label = session.searched.BASELINE
-    baseline = session.searched.REPORT_MODELS[label]
+    label = session.whole.BASELINE
+    baseline = session.whole.REPORT_MODELS[label]
     for whose, point in (("the winner", winner), (label, baseline)):
         if name not in point:
             return f"{whose} has none"
