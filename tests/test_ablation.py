@@ -63,7 +63,7 @@ def test_what_would_have_more_weights_than_the_study_may_is_left_out(
     def session(most: int | None, asked: tuple[str, ...]) -> Any:
         return SimpleNamespace(
             arguments=SimpleNamespace(most_weights=most, ablate=asked),
-            searched=classification,
+            whole=classification,
             task=ClassificationTask(tuple("0123456789")),
             dataset=EmbeddedDigits().train().subset(range(10)),
             study=SimpleNamespace(get_trials=lambda deepcopy: [SimpleNamespace(params=winner)]),

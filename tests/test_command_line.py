@@ -123,9 +123,9 @@ def test_ctrl_c_in_a_destructor_is_not_lost() -> None:
 
 UNINTERRUPTED = """
 import os, signal, time
-from dl4ia.command_line.process import is_stopping, run_and_exit, uninterrupted
+from dl4ia.command_line.process import Uninterrupted, is_stopping, run_and_exit
 def work():
-    with uninterrupted():
+    with Uninterrupted():
         for number in {signals}:
             os.kill(os.getpid(), number)
         print("done", is_stopping())

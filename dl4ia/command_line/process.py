@@ -8,8 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -82,18 +81,19 @@ def is_stopping() -> bool:
     return _stopping
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C comes at the end of the block; a second one, if that does not end, at once.
+class Uninterrupted:
+    """Ctrl-C comes at the end of the `with` block; a second one, if that does not end, at once.
 
     Not to be nested. Nothing is changed where no `run_and_exit` heeds Ctrl-C.
     """
-    global _uninterrupted, _interrupted
-    _interrupted = False
-    _uninterrupted = True
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        global _uninterrupted, _interrupted
+        _interrupted = False
+        _uninterrupted = True
+
+    def __exit__(self, *failure: object) -> None:
+        global _uninterrupted
         _uninterrupted = False
         if _interrupted:
             raise KeyboardInterrupt

@@ -15,7 +15,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.command_line.process import uninterrupted
+from dl4ia.command_line.process import Uninterrupted
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.search.liveness import Silences, alive, fail_dead, give_up
@@ -54,7 +54,7 @@ def search(
         trial = ended = None
         try:
             # Not while it is claimed: a trial that nobody knows of yet nobody could stop.
-            with turns.take(CLAIM), uninterrupted():
+            with turns.take(CLAIM), Uninterrupted():
                 trial = _claim(study, trials, turns, silences, room)
             if trial is not None:
                 ended = _run(study, objective, trial)
