@@ -66,6 +66,8 @@ class Real:
         return isinstance(value, float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:g}"
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
 
 
@@ -85,7 +87,7 @@ class Integer:
         return type(value) is int and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"{self.low} to {self.high}"
+        return f"{self.low} to {self.high}" if self.low < self.high else f"{self.low}"
 
 
 Domain = Choice | Real | Integer

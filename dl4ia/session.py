@@ -26,7 +26,7 @@ from dl4ia.data.splits import fingerprint as split_fingerprint
 from dl4ia.data.splits import make_splits
 from dl4ia.environment import describe_environment
 from dl4ia.errors import InputError
-from dl4ia.search.narrowing import narrowed, spelled
+from dl4ia.search.narrowing import left_out, narrowed, spelled
 from dl4ia.search.objective import Objective
 from dl4ia.search.points import read_points
 from dl4ia.search.records import dataset_record
@@ -91,7 +91,7 @@ class Session:
     task: Task
     source: Source
     whole: SpaceModule
-    searched: SpaceModule  # what `--only` leaves of it
+    searched: SpaceModule  # what `--within` leaves of it
     dataset: Dataset  # the training images
     identity: Identity
     environment: dict[str, str]
@@ -170,8 +170,8 @@ def open_session(
             "databases"
         )
     _check_flags(arguments, task, whole)
-    searched = narrowed(whole, arguments.only)
-    points = _points_of(arguments, searched)
+    searched = narrowed(whole, arguments.within)
+    points = _points_of(arguments, whole, searched)
     check_folder(arguments.out)
     if not arguments.worker:  # whose study has asked; what is away for a moment does not end it
         check_tracking(tracking_uri)
@@ -193,7 +193,7 @@ def open_session(
         split_by=arguments.split_by,
         objectives=",".join(arguments.objectives),
         most_weights=arguments.most_weights,
-        only=spelled(whole, searched),
+        within=spelled(whole, searched),
     )
     opening = Turns(storage, "all")  # one process at a time makes tables, whatever its study
     if exists(storage):
@@ -271,11 +271,20 @@ def _check_flags(arguments: StudyArguments, task: Task, whole: SpaceModule) -> N
         )
 
 
-def _points_of(arguments: StudyArguments, searched: SpaceModule) -> dict[str, Point]:
+def _points_of(
+    arguments: StudyArguments, whole: SpaceModule, searched: SpaceModule
+) -> dict[str, Point]:
     """Those of `--points`, checked; a worker leaves them to the process that has started it."""
     if arguments.points is None or arguments.worker:
         return {}
-    return read_points(arguments.points, searched.SPACE)
+    points = read_points(arguments.points, whole.SPACE)
+    for label, point in points.items():
+        if outside := left_out(searched.SPACE, point):
+            raise InputError(
+                f"--points {arguments.points}: {label}: --within leaves out {', '.join(outside)}; "
+                "expected points inside: give it more, or take this one out of the file"
+            )
+    return points
 
 
 def _groups_to_split_by(split_by: str, source: Source, dataset: Dataset) -> tuple[str, ...] | None:

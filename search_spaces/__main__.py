@@ -14,7 +14,7 @@ def readme() -> str:
     parts = [
         "# Search spaces\n\nGenerated from the Python files beside this one by "
         "`python -m search_spaces`; a test keeps it\nfresh. "
-        "`--only` on a study's command line searches a part of one, such as `--only "
+        "`--within` on a study's command line searches a part of one, such as `--within "
         "architecture=unet\nlearning_rate=0.001..0.01`. [Adding a choice, or a network]"
         "(../docs/adding-a-choice.md).\n"
     ]

@@ -5,7 +5,7 @@
     python studies/classification.py --small-digits --trials 50
 
 DIR holds MNIST's four files (as torchvision leaves them) or a folder for each class,
-Train/<class>/ and Test/<class>/ (PNG, TIFF, BMP, JPEG, WebP or GIF, read as grey). Without --data,
+Train/<class>/ and Test/<class>/ (PNG, TIFF, BMP, JPEG, WebP or GIF). Without --data,
 MNIST is read from data/ or downloaded there; where that fails, and with --small-digits, the study
 is on small digits that come with scikit-learn. Trains each trial on a part of the training images
 and scores it on the rest (accuracy), logs everything to Optuna and MLflow, trains the best ones
@@ -40,13 +40,15 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
 
     if flags.small_digits and arguments.data is not None:
         raise InputError(f"--small-digits and --data {arguments.data}: expected one of the two")
+    if flags.channels == "rgb" and arguments.data is None:
+        raise InputError("--channels rgb: MNIST and the small digits are grey; expected --data too")
     wants_mnist = arguments.data is None and not flags.small_digits
     if wants_mnist and not FOLDER.is_dir():
         print(f"No --data given and no {FOLDER} here: looking for MNIST to download", flush=True)
     source: ClassSource = (
         EmbeddedDigits()
         if flags.small_digits
-        else digit_source(arguments.data, FOLDER, arguments.out / "cache")
+        else digit_source(arguments.data, FOLDER, arguments.out / "cache", flags.channels)
     )
     if wants_mnist and isinstance(source, EmbeddedDigits):
         # For the workers, whose download might succeed, and for whoever makes it again.

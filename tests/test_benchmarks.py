@@ -18,6 +18,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """benchmarks/table.py, in a folder of its own."""
     readme = tmp_path / "README.md"
     readme.write_text("Before\n<!-- figures: begin -->\n<!-- figures: end -->\nAfter\n", "utf-8")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     found = runpy.run_path(str(BENCHMARKS / "table.py"))
     inside = found["record"].__globals__
     inside["README"], inside["FILE"] = readme, tmp_path / "results.json"

@@ -137,6 +137,46 @@ def test_colours_become_grey(folder: Path, cache: Path) -> None:
     assert ClassFolder(folder, cache).train().fingerprint() == expected
 
 
+def test_one_coloured_training_image_makes_all_be_read_in_colour(
+    folder: Path, cache: Path, decoded: list[Path]
+) -> None:
+    grey_source = ClassFolder(folder, cache)
+    expected = grey_source.train().images
+    assert grey_source.channels == "grey" and "channels" not in grey_source.preparation
+    path = folder / "Train/2/00001.png"
+    colours = np.stack([grey(n) for n in (500, 501, 502)], axis=-1)
+    save(path, colours)
+    source = ClassFolder(folder, cache)
+    assert source.description.endswith("images of 3 classes, in colour")  # before it is read
+    assert source.preparation == {"classes": "0, 2, 10", "channels": "rgb"}
+    train, test = source.train(), source.test()
+    assert train.images.shape == (18, 3, HEIGHT, WIDTH) and test.images.shape[1] == 3
+    row = train.names.index("2/00001.png")
+    assert torch.equal((255 * train.images[row]).byte().permute(1, 2, 0), torch.tensor(colours))
+    others = [index for index in range(18) if index != row]
+    assert torch.equal(train.images[others], expected[others].expand(-1, 3, -1, -1))
+    del decoded[:]
+    again = ClassFolder(folder, cache)
+    assert again.train().fingerprint() == train.fingerprint() and again.channels == "rgb"
+    assert len(decoded) == 1  # the cache knows; the first tells the size
+
+
+def test_colours_are_read_as_the_user_says(folder: Path, cache: Path) -> None:
+    """Whatever the cache of the same files was made for."""
+    save(folder / "Train/2/00001.png", np.stack([grey(n) for n in (500, 501, 502)], axis=-1))
+    for _ in range(2):
+        for kind, channels in (("grey", 1), ("auto", 3), ("rgb", 3)):
+            source = ClassFolder(folder, cache, kind)
+            assert source.train().images.shape[1] == source.test().images.shape[1] == channels
+            assert source.channels == ("grey" if channels == 1 else "rgb")
+
+
+def test_the_training_images_say_how_the_test_images_are_read(folder: Path, cache: Path) -> None:
+    save(folder / "Test/2/00001.png", np.stack([grey(n) for n in (500, 501, 502)], axis=-1))
+    source = ClassFolder(folder, cache)
+    assert source.channels == "grey" and source.test().images.shape[1] == 1
+
+
 def test_whatever_is_no_image_is_passed_over(folder: Path, cache: Path) -> None:
     expected = ClassFolder(folder, cache).train().fingerprint()
     (folder / "Train/notes.txt").write_text("ours")

@@ -90,6 +90,9 @@ def test_a_folder_of_idx_files_is_read(tmp_path: Path, default: Path, cache: Pat
     assert isinstance(source, IdxFolder)
     assert len(source.train()) == 6
     assert isinstance(digit_source(tmp_path / "given", default, cache), IdxFolder)
+    assert isinstance(digit_source(tmp_path / "given", default, cache, "grey"), IdxFolder)
+    with pytest.raises(InputError, match=r"--channels rgb: .*given has IDX files, which are grey"):
+        digit_source(tmp_path / "given", default, cache, "rgb")
     assert not default.exists()
 
 

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import optuna
 import pytest
@@ -15,9 +16,10 @@ from optuna.trial import TrialState
 from small_search import begin, objective, run, storage
 
 from dl4ia.command_line import process
+from dl4ia.search import loop
 from dl4ia.search.liveness import MOST_ATTEMPTS, Silences, give_up
 from dl4ia.search.storage import LOCAL_GRACE
-from dl4ia.search.transactions import storage_of
+from dl4ia.search.transactions import BatchingStorage, storage_of
 from dl4ia.search.trials import counts
 
 __all__ = ["storage"]  # a fixture
@@ -105,26 +107,62 @@ def test_ctrl_c_while_it_is_told_is_no_attempt(
     assert study.trials[2].user_attrs["attempts"] == 1
 
 
+@pytest.fixture
+def heeding_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As every command does."""
+    monkeypatch.setattr(process, "_stopping", False)
+    before = signal.signal(signal.SIGINT, process._stop)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 def test_ctrl_c_while_it_is_claimed_is_no_attempt(
-    storage: optuna.storages.RDBStorage, monkeypatch: pytest.MonkeyPatch
+    again: bool,
+    storage: optuna.storages.RDBStorage,
+    heeding_ctrl_c: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Until `ask` returns nobody but Optuna knows of the trial."""
-    study, ask = begin(storage), optuna.Study.ask
+    study, ask, heard = begin(storage), optuna.Study.ask, BatchingStorage.record_heartbeat
 
     def struck(study: optuna.Study) -> optuna.Trial:
         monkeypatch.setattr(optuna.Study, "ask", ask)
         trial = study.ask()
-        os.kill(os.getpid(), signal.SIGINT)
+        press_ctrl_c()
         return trial
 
+    def struck_again(storage: BatchingStorage, trial: int) -> None:
+        if again:
+            press_ctrl_c()
+        heard(storage, trial)
+
     monkeypatch.setattr(optuna.Study, "ask", struck)
-    monkeypatch.setattr(process, "_stopping", False)
-    before = signal.signal(signal.SIGINT, process._stop)  # as every command has it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run(study, 1)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    monkeypatch.setattr(BatchingStorage, "record_heartbeat", struck_again)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, 1)
+    monkeypatch.setattr(BatchingStorage, "record_heartbeat", heard)
+    monkeypatch.setattr(process, "_stopping", False)  # the next command
     assert study.trials[0].user_attrs["stopped"] == "by the user"
     run(study, 2)
     assert study.trials[2].user_attrs["attempts"] == 1
+
+
+def test_after_ctrl_c_no_trial_is_begun(
+    storage: optuna.storages.RDBStorage, heeding_ctrl_c: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has to wait until the others are counted."""
+    study, look = begin(storage), loop.fail_dead
+
+    def struck(*words: Any) -> bool:
+        press_ctrl_c()
+        return look(*words)
+
+    monkeypatch.setattr(loop, "fail_dead", struck)
+    with pytest.raises(KeyboardInterrupt):
+        run(study, 1)
+    assert {trial.state for trial in study.trials} == {TrialState.WAITING}

@@ -91,8 +91,8 @@ def test_a_changed_point_is_inside_or_told(task: str, data: st.DataObject) -> No
 
 FLAGS = ["--trials", "--data", "--out", "--study-name", "--storage", "--epochs", "--folds",
          "--seed", "--split-by", "--objectives", "--knee", "--finalists", "--repeats", "--ablate",
-         "--device", "--timeout", "--workers", "--ray", "--gpus-per-worker", "--channels", "--only",
-         "--image-shift", "--help", "--no-such-flag"]  # fmt: skip
+         "--device", "--timeout", "--workers", "--ray", "--gpus-per-worker", "--channels",
+         "--within", "--image-shift", "--help", "--no-such-flag"]  # fmt: skip
 WORDS = st.one_of(
     st.sampled_from(FLAGS),
     st.sampled_from(

@@ -1,4 +1,6 @@
 import datetime
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -14,7 +16,7 @@ from dl4ia.report.findings import (
     several_ways,
     several_ways_of,
 )
-from dl4ia.report.study_page import random_values
+from dl4ia.report.study_page import _choices, random_values
 from dl4ia.report.terminal import _runs_at, trial_line, unfinished
 from dl4ia.selection.ablation import effects_of
 from dl4ia.selection.finalists import Selection
@@ -79,9 +81,29 @@ def test_when_the_time_is_over() -> None:
 def test_the_report_s_best_is_that_of_now_or_of_the_test() -> None:
     """A study may go on with other finalists after its winner was scored."""
     selection = Selection((), 0, None, 4, 5, 0.25)
-    assert reports_best(selection, {"compared_with": 4}) == "the report's best"
-    since = reports_best(selection, {"compared_with": 1})
+    study: Any = SimpleNamespace(user_attrs={"identity": {}})
+    assert reports_best(study, selection, {"compared_with": 4}) == "the report's best"
+    since = reports_best(study, selection, {"compared_with": 1})
     assert since == "the report's best when the test set opened"
+
+
+def test_of_a_part_of_the_space_nobody_knows_the_report_s_best() -> None:
+    selection = Selection((), 0, None, 4, 5, 0.25)
+    study: Any = SimpleNamespace(user_attrs={"identity": {"within": "architecture=unet"}})
+    said = reports_best(study, selection, {"compared_with": 4})
+    assert said == "the report's best inside what was searched"
+
+
+def test_what_the_search_could_not_choose_has_no_importance() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number in range(12):
+        trial = study.ask()
+        rate = trial.suggest_float("rate", 0, 1)
+        fixed = trial.suggest_float("one_value", 2, 2)
+        trial.set_user_attr("weights", 1)
+        study.tell(trial, rate + fixed + number * 1e-6)
+    page = "".join(_choices(study, "dice"))
+    assert "rate" in page and "one_value" not in page
 
 
 def test_an_ablation_says_what_its_repeats_are() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from commands import run_command
-from conftest import refuses, runs_of
+from conftest import dl4ia, refuses, runs_of
 from mlflow import MlflowClient
 from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
@@ -76,6 +76,8 @@ def test_the_small_digits_are_taken_where_they_are_asked_for(
     assert isinstance(sources.pop(), IdxFolder)
     with pytest.raises(InputError, match="--small-digits and --data other: expected one"):
         script["study"](*parse(parser, ["--small-digits", "--data", "other"]))
+    with pytest.raises(InputError, match="--channels rgb: MNIST and the small digits are grey"):
+        script["study"](*parse(parser, ["--channels", "rgb"]))
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +273,33 @@ def test_bad_input(
     left = [path for path in sorted(tmp_path.rglob("*")) if cache not in (path, *path.parents)]
     assert [path for path in left if path != cache.parent] == before
     assert cache.exists() == ("--folds" in flags)
+
+
+def test_what_only_colours_tell_apart(tmp_path: Path) -> None:
+    """Two classes that are the same in grey, from the folder to predictions of other sizes."""
+    draw = np.random.default_rng(0)
+    colours = {"red": (200, 60, 60), "green": (60, 131, 60)}
+    for name, colour in colours.items():
+        for part, count in (("Train", 20), ("Test", 10)):
+            for number in range(count):
+                place = tmp_path / "Fruit" / part / name
+                place.mkdir(parents=True, exist_ok=True)
+                light = draw.uniform(0.5, 1.2, (12, 12, 1))
+                pixels = (light * np.array(colour)).round().astype(np.uint8)
+                Image.fromarray(pixels).save(place / f"{number:02d}.png")
+    words = [sys.executable, str(SCRIPT), "--data", "Fruit", "--trials", "2", "--epochs", "20",
+             "--seeds", "1", "--finalists", "0", "--workers", "1", "--within",
+             "architecture=all_convolutional", "base_width=8", "dropout=0", "optimizer=adamw",
+             "normalization=batch", "learning_rate=0.01", "initialization=he", "batch_size=30",
+             "schedule=constant", "averaging=0"]  # fmt: skip
+    accuracies = []
+    for name, flags in (("colour", []), ("grey", ["--channels", "grey"])):
+        ended = run_command([*words, "--study-name", name, *flags], tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/mlruns/optuna.db")
+        accuracies.append(best_trial(study).value)
+    assert accuracies[0] == 1.0 and accuracies[1] < 0.9
+    Image.new("RGB", (40, 30), (120, 30, 30)).save(tmp_path / "apple.png")
+    ended = dl4ia(tmp_path, "predict", "apple.png", "--model", "colour@champion", "-o", "out")
+    assert ended.returncode == 0, ended.stderr
+    assert "apple.png,red," in (tmp_path / "out" / "predictions.csv").read_text()

@@ -43,7 +43,7 @@ class StudyArguments:
     seeds: int
     device: str
     timeout: float | None
-    only: Sequence[tuple[str, str]]
+    within: Sequence[tuple[str, str]]
     most_weights: int | None
     objectives: tuple[str, ...]
     knee: bool
@@ -108,15 +108,16 @@ def study_parser(
         "study's study.json, or a JSON list of objects of hyperparameters",
     )
     add(
-        "--only",
+        "--within",
         type=values,
         nargs="+",
         action="extend",
         default=[],
         metavar="NAME=VALUES",
-        help="search a part of the space: some values of a choice, a number, or LOW..HIGH, e.g. "
-        "architecture=unet,resnet depth=4 learning_rate=0.001..0.01; leaves out the named points "
-        "that have others, the report's too (default: all of search_spaces/README.md)",
+        help="search a part of the space: some values of a choice, a number, or LOW..HIGH, of "
+        "hyperparameters where they apply, e.g. architecture=unet base_width=8,16 depth=4 "
+        "learning_rate=0.001..0.01; leaves out the named points outside, the report's too "
+        "(default: all of search_spaces/README.md)",
     )
     add(
         "--most-weights",
@@ -280,12 +281,20 @@ def add_gland_flags(parser: OneLineParser) -> None:
 
 
 def add_digit_flags(parser: OneLineParser) -> None:
-    """Which digits."""
-    parser.add_argument_group("the images").add_argument(
+    """Which digits, and how the images of class folders are read."""
+    add = parser.add_argument_group("the images").add_argument
+    add(
         "--small-digits",
         action="store_true",
         help="take the 1,797 digits that scikit-learn ships (8x8 pixels, enlarged), to try the "
         "program out",
+    )
+    add(
+        "--channels",
+        choices=("auto", "grey", "rgb"),
+        default="auto",
+        help="how the images of class folders are read (default: rgb where any of the training "
+        "images has a colour, else grey)",
     )
 
 

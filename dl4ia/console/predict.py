@@ -147,7 +147,7 @@ class GlandPrediction:
 
 
 class Digit:
-    """A grey image in work."""
+    """An image in work."""
 
     def __init__(self, image: Tensor) -> None:
         self._image = image
@@ -182,11 +182,14 @@ class DigitPrediction:
 
     def open(self, path: Path) -> Digit:
         """The image in the network's size; raises InputError where it cannot be read."""
-        pixels = read_unlabelled(path, self._channels, class_folder.SMALLEST_SIDE)[..., 0]
-        if pixels.shape[::-1] != self._size:
-            resized = Image.fromarray(pixels).resize(self._size, Image.Resampling.BILINEAR)
-            pixels = np.asarray(resized)
-        return Digit(torch.tensor(pixels).unsqueeze(0).float().div(255))
+        pixels = read_unlabelled(path, self._channels, class_folder.SMALLEST_SIDE)
+        if pixels.shape[1::-1] != self._size:
+            resized = [
+                np.asarray(Image.fromarray(channel).resize(self._size, Image.Resampling.BILINEAR))
+                for channel in np.moveaxis(pixels, -1, 0)
+            ]
+            pixels = np.stack(resized, axis=-1)
+        return Digit(torch.tensor(pixels).permute(2, 0, 1).float().div(255))
 
     def finish(self, path: Path, digit: Digit) -> Finished:
         """Without a picture."""

@@ -30,7 +30,7 @@ def summary_table(folder: Path) -> str:
             first = number == 0
             rows.append(
                 (
-                    record["study"] if first else "",
+                    _study(record) if first else "",
                     f"{record['winner_model']}, {record['weights']:,} weights" if first else "",
                     each.replace("_", ", "),
                     findings.spread(scores, f"test_{each}"),
@@ -41,6 +41,19 @@ def summary_table(folder: Path) -> str:
                 )
             )
     return table(rows)
+
+
+def _study(record: Mapping[str, Any]) -> str:
+    """Its name, and of which part of the space it is."""
+    within = record.get("identity", {}).get("within")
+    return f"{record['study']} (within {within})" if within else str(record["study"])
+
+
+def _within(record: Mapping[str, Any]) -> list[str]:
+    within = record["identity"].get("within")
+    if not within:
+        return []
+    return [f"Searched was a part of the space alone: {plain(within)}.", ""]
 
 
 def results_page(
@@ -59,6 +72,7 @@ def results_page(
         f"Winner: trial {record['winner']}, {plain(record['winner_model'])}, "
         f"{record['weights']:,} weights, chosen by validation alone. Written by `dl4ia results`.",
         "",
+        *_within(record),
         "![The search, the finalists, and what came of them](study.png)",
         "",
         *_since(record),

@@ -1,7 +1,8 @@
 """Images sorted by class, Train/<class>/ and Test/<class>/, as the course hands out its digits."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from dl4ia.data.dataset import Dataset
 from dl4ia.data.image_cache import ImageCache
 from dl4ia.data.images import SUFFIXES, check_name, describe_contents, source_name
-from dl4ia.data.pixels import Pixels, read_pixels
+from dl4ia.data.pixels import KINDS, Pixels, read_as_it_is, read_pixels
 from dl4ia.errors import InputError
 from dl4ia.text import metric_name, score_behind
 
@@ -21,12 +22,13 @@ SMALLEST_SIDE = 8  # pixels: two poolings leave two
 
 
 class ClassFolder:
-    """Grey images of one size, a folder for each class; a `dl4ia.data.dataset.Source`.
+    """Images of one size, a folder for each class; a `dl4ia.data.dataset.Source`.
 
+    channels: "grey", "rgb", or "auto", which is rgb where any training image has a colour.
     classes: the folders' names, in the order of their numbers as labels.
     """
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, channels: str = "auto") -> None:
         """Find both parts by their names; no image is opened.
 
         cache: a folder for decoded images, made when something is written there.
@@ -55,32 +57,54 @@ class ClassFolder:
         # Two folders of one name have a cache each.
         place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
         self._cache_name = f"{self.name}-{place}"
-        self.description = (
-            f"{folder}: {self.training_images} training and {len(self._files['Test'])} test "
-            f"images of {len(self.classes)} classes, read as grey"
+        self._asked = channels
+        self._found = "" if channels == "auto" else channels
+
+    @property
+    def channels(self) -> str:
+        """What "auto" means for these training images, for good: the test set follows."""
+        if not self._found:
+            self.train()
+        return self._found
+
+    @property
+    def description(self) -> str:
+        """In words."""
+        return (
+            f"{self.folder}: {self.training_images} training and {len(self._files['Test'])} test "
+            f"images of {len(self.classes)} classes, "
+            + ("read as grey" if self.channels == "grey" else "in colour")
         )
-        self.preparation: dict[str, str | float] = {"classes": ", ".join(self.classes)}
+
+    @property
+    def preparation(self) -> dict[str, str | float]:
+        """What else makes these data other ones; of grey images as before there were others."""
+        known: dict[str, str | float] = {"classes": ", ".join(self.classes)}
+        return known if self.channels == "grey" else known | {"channels": self.channels}
 
     def train(self) -> Dataset:
         """The training images and labels."""
-        return self._read("Train")
+        return self._read("Train", self._asked)
 
     def test(self) -> Dataset:
         """The test images and labels; for `dl4ia.evaluation` alone."""
-        return self._read("Test")
+        return self._read("Test", self.channels)
 
-    def _read(self, part: str) -> Dataset:
+    def _read(self, part: str, kind: str) -> Dataset:
         files, root = self._files[part], self.folder / part
         names = tuple(path.relative_to(root).as_posix() for path in files)
         first = self._files["Train"][0]
         size = _read_size(first)
-        cache = ImageCache(self.cache / f"{self._cache_name}-{part.lower()}.npz", root, names)
-        pixels = cache.read((len(files), *size))
+        place = self.cache / f"{self._cache_name}-{part.lower()}.npz"
+        cache = ImageCache(place, root, names, kind)
+        found = ("grey", "rgb") if kind == "auto" else (kind,)
+        pixels = cache.read(*((len(files), *size, KINDS[each]) for each in found))
         if pixels is None:
-            pixels = _decode(files, first, size)
+            pixels = _decode(files, first, size, kind)
             cache.write(pixels)
+        self._found = "grey" if pixels.shape[-1] == KINDS["grey"] else "rgb"
         return Dataset(
-            images=torch.from_numpy(pixels).unsqueeze(1).float().div_(255),
+            images=torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).contiguous(),
             labels=torch.from_numpy(self._labels[part]).long(),
             names=names,
         )
@@ -182,14 +206,9 @@ def _sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _read_grey(path: Path) -> Pixels:
-    """(H, W)."""
-    return read_pixels(path, "grey")[..., 0]
-
-
 def _read_size(path: Path) -> tuple[int, int]:
     """Height and width that all images must have: those of the first."""
-    height, width = _read_grey(path).shape
+    height, width, _ = read_pixels(path, "grey").shape
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
             f"{path}: {width}x{height} pixels; expected at least {SMALLEST_SIDE} a side: enlarge "
@@ -198,15 +217,18 @@ def _read_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _decode(files: list[Path], first: Path, size: tuple[int, int]) -> Pixels:
-    """(N, H, W). In one thread: the work is Python's own, and two were measured to be slower."""
-    images = np.empty((len(files), *size), np.uint8)
+def _decode(files: Sequence[Path], first: Path, size: tuple[int, int], kind: str) -> Pixels:
+    """(N, H, W, C). In one thread: the work is Python's own, and two were measured to be slower."""
+    read = read_as_it_is if kind == "auto" else partial(read_pixels, kind=kind)
+    images = np.empty((len(files), *size, KINDS["grey" if kind == "auto" else kind]), np.uint8)
     for index, path in enumerate(files):
-        image = _read_grey(path)
-        if image.shape != size:
+        image = read(path)
+        if image.shape[:2] != size:
             raise InputError(
                 f"{path}: {image.shape[1]}x{image.shape[0]} pixels; expected {size[1]}x{size[0]} "
                 f"as in {first}: bring all images to one size"
             )
+        if image.shape[-1] > images.shape[-1]:
+            return _decode(files, first, size, "rgb")
         images[index] = image
     return images

@@ -72,8 +72,14 @@ class Source(Protocol):
     """Where a study's data come from. Only `dl4ia.evaluation.test_lock` calls `test`."""
 
     name: str  # ends the study's name: results of two data sets never mix
-    description: str  # one line for the user
-    preparation: dict[str, str | float]  # how the images are read; part of the study's identity
+
+    @property
+    def description(self) -> str:
+        """One line for the user."""
+
+    @property
+    def preparation(self) -> dict[str, str | float]:
+        """How the images are read; part of the study's identity."""
 
     def train(self) -> Dataset: ...
     def test(self) -> Dataset: ...

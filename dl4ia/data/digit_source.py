@@ -19,22 +19,25 @@ class ClassSource(Source, Protocol):
     training_images: int  # how many `train` reads
 
 
-def digit_source(data: Path | None, default: Path, cache: Path) -> ClassSource:
+def digit_source(
+    data: Path | None, default: Path, cache: Path, channels: str = "auto"
+) -> ClassSource:
     """The folder `data` where it is given, or else MNIST in `default`, or else embedded digits.
 
     data: a folder of IDX files, or of images in Train/<class>/ and Test/<class>/.
     default: where MNIST is, or is downloaded to; not made where that fails.
     cache: where decoded images are kept.
-    Raises InputError where `data` is neither.
+    channels: as what a folder of images is read, of `ClassFolder`.
+    Raises InputError where `data` is neither, or where it has the channels that it has.
     """
     if data is not None:
-        return _given(data, cache)
+        return _given(data, cache, channels)
     if IdxFolder.find(default) or download_mnist(default):
         return IdxFolder(default)
     return EmbeddedDigits()
 
 
-def _given(data: Path, cache: Path) -> ClassSource:
+def _given(data: Path, cache: Path, channels: str) -> ClassSource:
     expected = (
         f"IDX files ({FILES['train'][0]}, … in it or in MNIST/raw/) or images in Train/<class>/ "
         "and Test/<class>/"
@@ -43,9 +46,11 @@ def _given(data: Path, cache: Path) -> ClassSource:
         found = "is not a folder" if data.exists() else "no such folder"
         raise InputError(f"{data}: {found}; expected one with {expected}: give another one")
     if IdxFolder.find(data):
+        if channels == "rgb":
+            raise InputError(f"--channels rgb: {data} has IDX files, which are grey; expected grey")
         return IdxFolder(data)
     if (data / "Train").is_dir():
-        return ClassFolder(data, cache)
+        return ClassFolder(data, cache, channels)
     raise InputError(
         f"{data}: no digits in it, but {describe_contents(data)}; expected {expected}: give "
         "another folder"

@@ -54,6 +54,20 @@ def _channels(path: Path, image: Image.Image, kind: str) -> Pixels:
     return pixels
 
 
+def read_as_it_is(path: Path) -> Pixels:
+    """As `read_pixels`: (H, W, 3) where red, green and blue differ anywhere, else (H, W, 1)."""
+    image = open_image(path)
+    return _channels(path, image, "rgb" if _has_colours(image) else "grey")
+
+
+def _has_colours(image: Image.Image) -> bool:
+    """Also False where it cannot be told."""
+    if image.mode in GREY_FORMATS or image.mode not in (*COLOUR_FORMATS, "CMYK"):
+        return False
+    pixels = np.array(image.convert("RGB"))
+    return bool((pixels[..., 1:] != pixels[..., :1]).any())
+
+
 def is_alpha_mask(image: Image.Image) -> bool:
     """Whether it is of one colour all over, and transparent here and there: that is its drawing."""
     if image.mode not in ("LA", "RGBA"):

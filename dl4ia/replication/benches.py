@@ -27,7 +27,7 @@ def open_bench(
     source: Source
     scorer: Task = SegmentationTask()
     if task == "classification":
-        source = digits = digit_source(data, default, out / "cache")
+        source = digits = digit_source(data, default, out / "cache", "grey")
         scorer = ClassificationTask(digits.classes)
     else:
         source = _glands(data, default)

@@ -269,10 +269,11 @@ def p_better(scores: Mapping[str, float], name: str) -> str:
     return f"{scores[f'p_better_{name}']:.3f}" if f"p_better_{name}" in scores else "–"
 
 
-def reports_best(selection: Selection, winner: Mapping[str, Any]) -> str:
+def reports_best(study: optuna.Study, selection: Selection, winner: Mapping[str, Any]) -> str:
     """What the model is that a winner was compared with: the study may have gone on since."""
+    within = " inside what was searched" if study.user_attrs["identity"].get("within") else ""
     since = "" if winner["compared_with"] == selection.report_model else " when the test set opened"
-    return f"the report's best{since}"
+    return f"the report's best{within}{since}"
 
 
 def spread_over(winner: Mapping[str, Any]) -> str:

@@ -152,6 +152,7 @@ def _data(session: Session) -> list[str]:
         ["data", session.source.description],
         ["training images", f"{count:,}, fingerprint {identity.data_fingerprint}"],
         ["a trial's value", value],
+        *([["searched within", identity.within]] if identity.within else []),
         *([name.replace("_", " "), str(value)] for name, value in identity.preparation.items()),
     ]
     return ["## Data", table([["", ""], *rows])]

@@ -100,8 +100,8 @@ def _headline(
         tiles.append(
             (
                 f"{scores[f'difference_{metric}']:+.4f}",
-                f"against {name}, {findings.reports_best(selection, winner)}, retrained the same "
-                "way; 95 % interval "
+                f"against {name}, {findings.reports_best(study, selection, winner)}, retrained "
+                "the same way; 95 % interval "
                 f"{findings.interval(scores, f'difference_{metric}', '+')}; "
                 f"P(winner better), one minus the p of a one-sided t-test, "
                 f"{findings.p_better(scores, metric)}",
@@ -260,6 +260,8 @@ def _choices(study: optuna.Study, metric: str) -> list[str]:
             importances = optuna.importance.get_param_importances(study, target=target)
         except (ValueError, RuntimeError):  # of a search that no evaluator can judge
             return []
+        varied = _varied(study)
+        importances = {name: each for name, each in importances.items() if name in varied}
         drawn = [name for name, value in importances.items() if value > 0][:MOST_IMPORTANT]
         if not drawn:
             return []
@@ -274,6 +276,16 @@ def _choices(study: optuna.Study, metric: str) -> list[str]:
             figures.fragment(figures.slices(study, drawn, metric)),
             figures.fragment(figures.parallel(study, drawn, metric)),
         ]
+
+
+def _varied(study: optuna.Study) -> set[str]:
+    """The hyperparameters that the search could choose, where `--within` had left more than one."""
+    return {
+        name
+        for trial in ranked_trials(study)
+        for name, distribution in trial.distributions.items()
+        if not distribution.single()
+    }
 
 
 def _ablation(study: optuna.Study, metric: str, winner: int) -> list[str]:

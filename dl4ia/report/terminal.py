@@ -198,8 +198,9 @@ def _test_lines(
     ]
     if winner["compared_with"] is not None:
         other = trial_of(study, winner["compared_with"])
+        who = findings.reports_best(study, selection, winner)
         lines.append(
-            f"Against {findings.describe(other)}, {findings.reports_best(selection, winner)}, "
+            f"Against {findings.describe(other)}, {who}, "
             f"retrained the same way (paired over {over})"
         )
         for name in (metric, f"{metric}_pooled"):

@@ -15,7 +15,7 @@ import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from dl4ia.command_line.process import Uninterrupted
+from dl4ia.command_line.process import Uninterrupted, is_stopping
 from dl4ia.environment import this_process
 from dl4ia.errors import InputError, OutOfMemory, TrialFailure
 from dl4ia.search.liveness import Silences, alive, fail_dead, give_up
@@ -98,6 +98,8 @@ def _claim(
         return None
     if not room.is_there(known):
         return None
+    if is_stopping():
+        raise KeyboardInterrupt
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Heartbeat of storage")  # `alive` sends them
         trial = study.ask()
@@ -116,6 +118,9 @@ def _claim(
         return None
     except UpdateFinishedTrialError:  # whose turn it was meanwhile has taken it for dead
         return None
+    except KeyboardInterrupt:  # a second one
+        _stop(study, trial)
+        raise
     return trial
 
 

@@ -1,4 +1,4 @@
-"""A study of a part of a search space: `--only`."""
+"""A study of a part of a search space: `--within`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,10 @@ from dl4ia.search_space import (
     Space,
     SpaceModule,
     Value,
-    check_point,
 )
 from dl4ia.text import printable
 
-NONE_OF_THE_REPORTS = "None of the report's models is inside what --only leaves to search."
+NONE_OF_THE_REPORTS = "None of the report's models is inside what --within leaves to search."
 
 
 @dataclass
@@ -33,43 +32,65 @@ class Part:
     REFERENCE_MODELS: dict[str, Point]
 
 
-def narrowed(searched: SpaceModule, only: Sequence[tuple[str, str]]) -> SpaceModule:
-    """`searched` with fewer values of some hyperparameters, and the named points that keep to them.
+def narrowed(whole: SpaceModule, within: Sequence[tuple[str, str]]) -> SpaceModule:
+    """`whole` with fewer values of some hyperparameters, and the named points that keep to them.
 
-    only: a hyperparameter's name, and some of its values as text: `unet,resnet` of a choice, `3` or
-    `2..4` of numbers. Raises InputError where that is none, or where it could never apply.
+    Hyperparameters that then apply nowhere are left out. within: a hyperparameter's name, and some
+    of its values as text: `unet,resnet` of a choice, `3` or `2..4` of numbers. Raises InputError
+    where that is none, or where it could never apply.
     """
-    if not only:
-        return searched
-    space = dict(searched.SPACE)
-    for name, text in only:
-        if name not in searched.SPACE:
+    if not within:
+        return whole
+    space = dict(whole.SPACE)
+    for name, text in within:
+        if name not in whole.SPACE:
             raise InputError(
-                f"--only {name}={printable(text)}: no hyperparameter of this study; expected some "
-                f"of {', '.join(space)}"
+                f"--within {name}={printable(text)}: no hyperparameter of this study; expected "
+                f"some of {', '.join(space)}"
             )
-        if space[name] is not searched.SPACE[name]:
-            raise InputError(f"--only {name}={printable(text)}: {name} is given twice")
+        if space[name] is not whole.SPACE[name]:
+            raise InputError(f"--within {name}={printable(text)}: {name} is given twice")
         space[name] = _part_of(space[name], name, text)
-    for name, text in only:
+    for name, text in within:
         if missing := _missing(space, name):
             raise InputError(
-                f"--only {name}={printable(text)}: {name} applies where {missing} is "
-                f"{' or '.join(map(str, space[name].when[missing]))}, which --only leaves out"
+                f"--within {name}={printable(text)}: {name} applies where {missing} is "
+                f"{' or '.join(map(str, space[name].when[missing]))}, which --within leaves out"
             )
-    reports = _inside(space, searched.REPORT_MODELS)
-    note = searched.REPORT_NOTE if reports else NONE_OF_THE_REPORTS
-    references = _inside(space, searched.REFERENCE_MODELS)
-    return Part(space, reports, note, searched.BASELINE, references)
+    space = {name: domain for name, domain in space.items() if not _missing(space, name)}
+    reports = _inside(space, whole.REPORT_MODELS)
+    references = _inside(space, whole.REFERENCE_MODELS)
+    note = _note(whole, reports)
+    return Part(space, reports, note, whole.BASELINE, references)
+
+
+def _note(whole: SpaceModule, inside: Mapping[str, Point]) -> str:
+    """What to bear in mind of the report's models, when some are not run."""
+    if not inside:
+        return NONE_OF_THE_REPORTS
+    outside = [label for label in whole.REPORT_MODELS if label not in inside]
+    if not outside:
+        return whole.REPORT_NOTE
+    said = f"Of the report's models --within leaves out {', '.join(outside)}."
+    return f"{whole.REPORT_NOTE} {said}"
 
 
 def spelled(whole: SpaceModule, part: SpaceModule) -> str:
-    """What `--only` has left of the whole: the same text for the same part, "" for all of it."""
+    """What `--within` has left of the whole: the same text for the same part, "" for all of it."""
     return " ".join(
         f"{name}={_spelled(domain)}"
         for name, domain in part.SPACE.items()
         if domain != whole.SPACE[name]
     )
+
+
+def left_out(part: Space, point: Point) -> list[str]:
+    """What of a point of the whole space is outside the part, as `name=value`."""
+    return [
+        f"{name}={value!r}"
+        for name, value in point.items()
+        if name not in part or value not in part[name]
+    ]
 
 
 def _spelled(domain: Domain) -> str:
@@ -88,8 +109,8 @@ def _part_of(domain: Domain, name: str, text: str) -> Domain:
         if len(chosen) < len(words):
             some = ", ".join(map(str, domain.values))
             raise InputError(
-                f"--only {name}={printable(text)}: expected some of {some}, each once, with commas "
-                "between"
+                f"--within {name}={printable(text)}: expected some of {some}, each once, with "
+                "commas between"
             )
         # In the space's order: the same values are the same space, however they are written.
         return replace(domain, values=tuple(chosen))
@@ -97,8 +118,8 @@ def _part_of(domain: Domain, name: str, text: str) -> Domain:
     low, high = (_number(word, domain) for word in (first, last if dots else first))
     if low is None or high is None or low > high:
         raise InputError(
-            f"--only {name}={printable(text)}: expected a {_kind(domain)}, or two as in LOW..HIGH, "
-            f"within {domain}"
+            f"--within {name}={printable(text)}: expected a {_kind(domain)}, or two as in "
+            f"LOW..HIGH, within {domain}"
         )
     ends: dict[str, Any] = {"low": low, "high": high}
     return replace(domain, **ends)
@@ -108,7 +129,7 @@ def _is(value: Value, word: str) -> bool:
     """Whether a word of the command line means this value: `True` or `true`, `0` for 0.0."""
     if str(value).lower() == word.lower():
         return True
-    return isinstance(value, float) and _float(word) == value
+    return type(value) in (int, float) and _float(word) == value
 
 
 def _number(word: str, domain: Real | Integer) -> float | int | None:
@@ -116,13 +137,13 @@ def _number(word: str, domain: Real | Integer) -> float | int | None:
     value = _float(word)
     if not math.isfinite(value):
         return None
-    number = int(value) if isinstance(domain, Integer) and value == int(value) else value
+    number = int(value) if isinstance(domain, Integer) and value == int(value) else value + 0.0
     return number if number in domain else None
 
 
 def _float(word: str) -> float:
     try:
-        return float(word) if word.isascii() else math.nan
+        return float(word) if word.isascii() else math.nan  # not of any script's digits
     except ValueError:
         return math.nan
 
@@ -140,12 +161,4 @@ def _missing(space: Space, name: str) -> str | None:
 
 
 def _inside(space: Space, points: Mapping[str, Point]) -> dict[str, Point]:
-    """Those that are points of the space."""
-    inside = {}
-    for label, point in points.items():
-        try:
-            check_point(space, point, label)
-        except ValueError:
-            continue
-        inside[label] = point
-    return inside
+    return {label: point for label, point in points.items() if not left_out(space, point)}

@@ -40,6 +40,7 @@ def study_record(
             "folds": identity.folds,
             "split_by": identity.split_by,
             "seed": identity.seed,
+            **({"within": identity.within} if identity.within else {}),
         },
         metrics={},
         history={},

@@ -43,7 +43,7 @@ class Identity:
     split_by: str = "image"
     objectives: str = ""  # of several: their names, with commas between
     most_weights: int | None = None
-    only: str = ""  # of a part of the space: what `--only` leaves of it
+    within: str = ""  # of a part of the space: what `--within` leaves of it
 
 
 def find_study(url: str, name: str) -> optuna.Study:
@@ -189,7 +189,7 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
         known = {} if study is None else study.user_attrs.get("identity", {})
         if study is None or (not known and not study.get_trials(deepcopy=False)):
             return  # or it was cut off while it was created
-    later = ("split_by", "objectives", "most_weights", "only")  # fields that older studies lack
+    later = ("split_by", "objectives", "most_weights", "within")  # fields that older studies lack
     known = {name: getattr(Identity, name) for name in later} | known
     differences = [
         f"{key} is {known.get(key)!r} there and {value!r} here"
