@@ -44,7 +44,7 @@ def main() -> None:
     from dl4ia.selection.ranking import ranked_trials
 
     study = find_study(arguments.storage, arguments.study)
-    identity = Identity(**study.user_attrs["identity"])
+    identity = Identity.recorded(study.user_attrs["identity"])
     name = {"classification": "digits", "segmentation": "glands"}[identity.task]
     task, source, searched = open_task(name, arguments.data)
     dataset = source.train()

@@ -41,7 +41,10 @@ def study(arguments: StudyArguments, flags: argparse.Namespace) -> None:
     if flags.small_digits and arguments.data is not None:
         raise InputError(f"--small-digits and --data {arguments.data}: expected one of the two")
     if flags.channels == "rgb" and arguments.data is None:
-        raise InputError("--channels rgb: MNIST and the small digits are grey; expected --data too")
+        raise InputError(
+            "--channels rgb: MNIST and the small digits are grey; expected --channels grey, or "
+            "--data with a folder of classes"
+        )
     wants_mnist = arguments.data is None and not flags.small_digits
     if wants_mnist and not FOLDER.is_dir():
         print(f"No --data given and no {FOLDER} here: looking for MNIST to download", flush=True)

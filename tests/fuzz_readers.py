@@ -27,7 +27,7 @@ from PIL import Image
 
 from dl4ia.data.gland_folder import _read_label
 from dl4ia.data.idx_folder import IdxFolder
-from dl4ia.data.pixels import guess_kind
+from dl4ia.data.pixels import guess_kind, read_as_it_is
 from dl4ia.data.unlabelled import read_unlabelled
 from dl4ia.errors import InputError
 
@@ -115,6 +115,7 @@ def fuzz(seconds: float, seed: int, folder: Path) -> Counter[str]:
     readers: dict[str, Reader] = {
         "label": _read_label,
         "kind": lambda path: guess_kind([path]),
+        "as it is": read_as_it_is,
         **{f"{n} channels": lambda path, n=n: read_unlabelled(path, n, 16) for n in (1, 2, 3, 4)},
     }
     found: Counter[str] = Counter()

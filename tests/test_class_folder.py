@@ -129,12 +129,30 @@ def test_jpegs_are_read_nearly_alike(tmp_path: Path, cache: Path, suffix: str) -
     assert (train.images[0, 0] - torch.from_numpy(grey(0) / 255)).abs().mean() < 0.15
 
 
-def test_colours_become_grey(folder: Path, cache: Path) -> None:
+def test_grey_that_is_saved_in_colours_is_grey(folder: Path, cache: Path) -> None:
     expected = ClassFolder(folder, cache).train().fingerprint()
     path = folder / "Train/2/00001.png"
     Image.open(path).convert("RGB").save(path)
     Image.open(folder / "Train/2/00002.png").convert("RGBA").save(folder / "Train/2/00002.png")
     assert ClassFolder(folder, cache).train().fingerprint() == expected
+
+
+def test_what_compression_makes_of_grey_is_no_colour(folder: Path, cache: Path) -> None:
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path.with_suffix(".webp"))  # which has no grey, and is lossy
+        path.unlink()
+    source = ClassFolder(folder, cache)
+    assert source.channels == "grey" and source.train().images.shape[1] == 1
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("P", 3), ("RGBA", 3), ("CMYK", 1)])
+def test_colours_of_other_formats(mode: str, channels: int, folder: Path, cache: Path) -> None:
+    """CMYK is read as grey alone."""
+    colours = np.stack([grey(n) for n in (500, 501, 502)], axis=-1)
+    path = folder / "Train/2/00001.png"
+    path.unlink()
+    Image.fromarray(colours).convert(mode).save(path.with_suffix(".tif"))
+    assert ClassFolder(folder, cache).train().images.shape[1] == channels
 
 
 def test_one_coloured_training_image_makes_all_be_read_in_colour(
@@ -152,7 +170,9 @@ def test_one_coloured_training_image_makes_all_be_read_in_colour(
     train, test = source.train(), source.test()
     assert train.images.shape == (18, 3, HEIGHT, WIDTH) and test.images.shape[1] == 3
     row = train.names.index("2/00001.png")
-    assert torch.equal((255 * train.images[row]).byte().permute(1, 2, 0), torch.tensor(colours))
+    assert torch.equal(
+        (255 * train.images[row]).round().byte().permute(1, 2, 0), torch.tensor(colours)
+    )
     others = [index for index in range(18) if index != row]
     assert torch.equal(train.images[others], expected[others].expand(-1, 3, -1, -1))
     del decoded[:]
@@ -163,12 +183,19 @@ def test_one_coloured_training_image_makes_all_be_read_in_colour(
 
 def test_colours_are_read_as_the_user_says(folder: Path, cache: Path) -> None:
     """Whatever the cache of the same files was made for."""
-    save(folder / "Train/2/00001.png", np.stack([grey(n) for n in (500, 501, 502)], axis=-1))
+    path = folder / "Train/2/00001.png"
+    save(path, np.stack([grey(n) for n in (500, 501, 502)], axis=-1))
+    expected = {1: np.array(Image.open(path).convert("L"))[np.newaxis],
+                3: np.moveaxis(np.array(Image.open(path)), -1, 0)}  # fmt: skip
     for _ in range(2):
         for kind, channels in (("grey", 1), ("auto", 3), ("rgb", 3)):
             source = ClassFolder(folder, cache, kind)
-            assert source.train().images.shape[1] == source.test().images.shape[1] == channels
+            train, test = source.train(), source.test()
+            assert train.images.shape[1] == test.images.shape[1] == channels
             assert source.channels == ("grey" if channels == 1 else "rgb")
+            found = train.images[train.names.index("2/00001.png")]
+            assert torch.equal((255 * found).round().byte(), torch.tensor(expected[channels]))
+    assert len(list(cache.iterdir())) == 6  # none takes another's place
 
 
 def test_the_training_images_say_how_the_test_images_are_read(folder: Path, cache: Path) -> None:

@@ -140,11 +140,13 @@ def files(draw: st.DrawFn) -> bytes:
     """An image, or anything."""
     if draw(st.integers(0, 3)) == 0:
         return draw(st.binary(max_size=40))
-    mode = draw(st.sampled_from(("1", "L", "P", "RGB", "RGBA", "I;16", "F")))
-    form = "TIFF" if mode == "F" else draw(st.sampled_from(("PNG", "TIFF")))
+    mode = draw(st.sampled_from(("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "F")))
+    form = "TIFF" if mode in ("CMYK", "F") else draw(st.sampled_from(("PNG", "TIFF")))
     size = (draw(st.sampled_from((1, 16, 20))), draw(st.sampled_from((16, 20))))
     file = io.BytesIO()
-    image = Image.new("L", size, draw(st.integers(0, 255))).convert(mode)
+    colour = draw(st.tuples(*[st.integers(0, 255)] * 3))
+    image = Image.new("RGB", size, colour).convert("L" if mode in ("I;16", "F") else mode)
+    image = image.convert(mode)
     image.save(file, form)
     return file.getvalue()
 

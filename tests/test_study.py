@@ -1,6 +1,6 @@
 """A study is opened, gone on with, or refused."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import optuna
@@ -12,7 +12,7 @@ from small_search import IDENTITY, REFERENCE, REPORT, SEARCHED, begin, run, stor
 
 from dl4ia.errors import InputError
 from dl4ia.search.halving import REDUCTION, Halving
-from dl4ia.search.study import open_study
+from dl4ia.search.study import Identity, open_study
 
 __all__ = ["storage"]  # a fixture
 
@@ -119,6 +119,20 @@ def test_a_study_from_before_there_was_split_by_goes_on(
     assert len(begin(storage).trials) == 2
     with pytest.raises(InputError, match="another one: split_by is 'image' there and 'patient' h"):
         begin(storage, replace(IDENTITY, split_by="patient"))
+
+
+def test_what_another_version_recorded_besides_is_passed_over() -> None:
+    assert Identity.recorded(asdict(IDENTITY) | {"later": 1}) == IDENTITY
+
+
+def test_a_study_that_read_colours_as_grey_is_told_how_to_go_on(
+    storage: optuna.storages.RDBStorage,
+) -> None:
+    before = replace(IDENTITY, task="classification", preparation={"classes": "a, b"})
+    begin(storage, before)
+    said = "colours were read as grey there, as --channels grey does"
+    with pytest.raises(InputError, match=said):
+        begin(storage, replace(before, preparation={"classes": "a, b", "channels": "rgb"}))
 
 
 def test_a_point_outside_the_space_is_refused(storage: optuna.storages.RDBStorage) -> None:

@@ -45,7 +45,7 @@ def sync_study(name: str, storage: str, tracking_uri: str, out: Path) -> str:
     """
     check_tracking(tracking_uri)
     study = find_study(storage, name)
-    identity = Identity(**study.user_attrs["identity"])
+    identity = Identity.recorded(study.user_attrs["identity"])
     known = {"name": identity.data, "digest": identity.data_fingerprint, "source": identity.data,
              "profile": identity.preparation, "context": "training"}  # fmt: skip
     with Turns(storage, name).take(KEEP, wait=False) as mine:

@@ -95,7 +95,8 @@ class ClassFolder:
         names = tuple(path.relative_to(root).as_posix() for path in files)
         first = self._files["Train"][0]
         size = _read_size(first)
-        place = self.cache / f"{self._cache_name}-{part.lower()}.npz"
+        asked = "" if self._asked == "auto" else f"-{self._asked}"
+        place = self.cache / f"{self._cache_name}{asked}-{part.lower()}.npz"
         cache = ImageCache(place, root, names, kind)
         found = ("grey", "rgb") if kind == "auto" else (kind,)
         pixels = cache.read(*((len(files), *size, KINDS[each]) for each in found))
@@ -104,7 +105,7 @@ class ClassFolder:
             cache.write(pixels)
         self._found = "grey" if pixels.shape[-1] == KINDS["grey"] else "rgb"
         return Dataset(
-            images=torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255).contiguous(),
+            images=torch.from_numpy(_planes(pixels)).float().div_(255),
             labels=torch.from_numpy(self._labels[part]).long(),
             names=names,
         )
@@ -215,6 +216,13 @@ def _read_size(path: Path) -> tuple[int, int]:
             "the images"
         )
     return height, width
+
+
+def _planes(pixels: Pixels) -> Pixels:
+    """(N, H, W, C) -> (N, C, H, W), each plane without gaps, as all other sources have them."""
+    if pixels.shape[-1] == 1:
+        return pixels[..., 0][:, np.newaxis]
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, 1))
 
 
 def _decode(files: Sequence[Path], first: Path, size: tuple[int, int], kind: str) -> Pixels:

@@ -18,6 +18,9 @@ KINDS = {"grey": 1, "stain": 2, "rgb": 3, "rgba": 4}
 GREY_FORMATS = ("1", "L", "LA")  # Pillow's names, of 8 bits or less
 COLOUR_FORMATS = (*GREY_FORMATS, "P", "PA", "RGB", "RGBA", "YCbCr")
 BLUE, FOURTH = 2, 3
+# Levels of 255 that red, green and blue are apart in what is not grey: lossy WebP and scanners have
+# one to three in grey, too.
+COLOURED = 8
 
 
 def read_pixels(path: Path, kind: str) -> Pixels:
@@ -55,17 +58,17 @@ def _channels(path: Path, image: Image.Image, kind: str) -> Pixels:
 
 
 def read_as_it_is(path: Path) -> Pixels:
-    """As `read_pixels`: (H, W, 3) where red, green and blue differ anywhere, else (H, W, 1)."""
+    """As `read_pixels`: (H, W, 3) where there is any colour, else grey, (H, W, 1)."""
     image = open_image(path)
     return _channels(path, image, "rgb" if _has_colours(image) else "grey")
 
 
 def _has_colours(image: Image.Image) -> bool:
-    """Also False where it cannot be told."""
-    if image.mode in GREY_FORMATS or image.mode not in (*COLOUR_FORMATS, "CMYK"):
+    """False of formats that are not read in colour."""
+    if image.mode in GREY_FORMATS or image.mode not in COLOUR_FORMATS:
         return False
     pixels = np.array(image.convert("RGB"))
-    return bool((pixels[..., 1:] != pixels[..., :1]).any())
+    return bool((np.ptp(pixels, axis=-1) >= COLOURED).any())
 
 
 def is_alpha_mask(image: Image.Image) -> bool:

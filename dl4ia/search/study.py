@@ -8,7 +8,8 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
@@ -44,6 +45,11 @@ class Identity:
     objectives: str = ""  # of several: their names, with commas between
     most_weights: int | None = None
     within: str = ""  # of a part of the space: what `--within` leaves of it
+
+    @classmethod
+    def recorded(cls, known: Mapping[str, Any]) -> "Identity":
+        """That of a study, whatever another version recorded besides."""
+        return cls(**{each.name: known[each.name] for each in fields(cls) if each.name in known})
 
 
 def find_study(url: str, name: str) -> optuna.Study:
@@ -196,6 +202,9 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
         for key, value in asdict(identity).items()
         if known.get(key) != value
     ]
+    new = identity.preparation.keys() - known.get("preparation", {}).keys()
+    if identity.task == "classification" and new == {"channels"}:
+        differences.append("colours were read as grey there, as --channels grey does")
     if differences:
         raise InputError(
             f"study {name!r} is another one: {'; '.join(differences)}; "
