@@ -28,6 +28,10 @@ def grey(number: int, height: int = HEIGHT, width: int = WIDTH) -> Pixels:
     return np.random.default_rng(number).integers(0, 256, (height, width), np.uint8)
 
 
+def coloured() -> Pixels:
+    return np.stack([grey(number) for number in (500, 501, 502)], axis=-1)
+
+
 def save(path: Path, pixels: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -148,7 +152,7 @@ def test_what_compression_makes_of_grey_is_no_colour(folder: Path, cache: Path) 
 @pytest.mark.parametrize(("mode", "channels"), [("P", 3), ("RGBA", 3), ("CMYK", 1)])
 def test_colours_of_other_formats(mode: str, channels: int, folder: Path, cache: Path) -> None:
     """CMYK is read as grey alone."""
-    colours = np.stack([grey(n) for n in (500, 501, 502)], axis=-1)
+    colours = coloured()
     path = folder / "Train/2/00001.png"
     path.unlink()
     Image.fromarray(colours).convert(mode).save(path.with_suffix(".tif"))
@@ -162,7 +166,7 @@ def test_one_coloured_training_image_makes_all_be_read_in_colour(
     expected = grey_source.train().images
     assert grey_source.channels == "grey" and "channels" not in grey_source.preparation
     path = folder / "Train/2/00001.png"
-    colours = np.stack([grey(n) for n in (500, 501, 502)], axis=-1)
+    colours = coloured()
     save(path, colours)
     source = ClassFolder(folder, cache)
     assert source.description.endswith("images of 3 classes, in colour")  # before it is read
@@ -184,7 +188,7 @@ def test_one_coloured_training_image_makes_all_be_read_in_colour(
 def test_colours_are_read_as_the_user_says(folder: Path, cache: Path) -> None:
     """Whatever the cache of the same files was made for."""
     path = folder / "Train/2/00001.png"
-    save(path, np.stack([grey(n) for n in (500, 501, 502)], axis=-1))
+    save(path, coloured())
     expected = {1: np.array(Image.open(path).convert("L"))[np.newaxis],
                 3: np.moveaxis(np.array(Image.open(path)), -1, 0)}  # fmt: skip
     for _ in range(2):
@@ -199,7 +203,7 @@ def test_colours_are_read_as_the_user_says(folder: Path, cache: Path) -> None:
 
 
 def test_the_training_images_say_how_the_test_images_are_read(folder: Path, cache: Path) -> None:
-    save(folder / "Test/2/00001.png", np.stack([grey(n) for n in (500, 501, 502)], axis=-1))
+    save(folder / "Test/2/00001.png", coloured())
     source = ClassFolder(folder, cache)
     assert source.channels == "grey" and source.test().images.shape[1] == 1
 

@@ -18,8 +18,8 @@ KINDS = {"grey": 1, "stain": 2, "rgb": 3, "rgba": 4}
 GREY_FORMATS = ("1", "L", "LA")  # Pillow's names, of 8 bits or less
 COLOUR_FORMATS = (*GREY_FORMATS, "P", "PA", "RGB", "RGBA", "YCbCr")
 BLUE, FOURTH = 2, 3
-# Levels of 255 that red, green and blue are apart in what is not grey: lossy WebP and scanners have
-# one to three in grey, too.
+# Levels of 255 that red, green and blue are apart in what is not grey. Lossy WebP makes them differ
+# by one in grey, too, and a scanner may by more.
 COLOURED = 8
 
 

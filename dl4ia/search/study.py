@@ -8,7 +8,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -21,7 +21,7 @@ from dl4ia.search.halving import Halving, rung
 from dl4ia.search.sampler import Sampler
 from dl4ia.search.storage import open_storage
 from dl4ia.search.trials import counts
-from dl4ia.search_space import Point, SpaceModule, check_point
+from dl4ia.search_space import Point, SpaceModule, check_point, defaults_of, settings_of
 
 RANDOM_TRIALS = 8  # after the named points, before the sampler begins to model
 
@@ -49,7 +49,7 @@ class Identity:
     @classmethod
     def recorded(cls, known: Mapping[str, Any]) -> "Identity":
         """That of a study, whatever another version recorded besides."""
-        return cls(**{each.name: known[each.name] for each in fields(cls) if each.name in known})
+        return settings_of(cls, known)
 
 
 def find_study(url: str, name: str) -> optuna.Study:
@@ -195,8 +195,7 @@ def check_identity(url: str, name: str, identity: Identity) -> None:
         known = {} if study is None else study.user_attrs.get("identity", {})
         if study is None or (not known and not study.get_trials(deepcopy=False)):
             return  # or it was cut off while it was created
-    later = ("split_by", "objectives", "most_weights", "within")  # fields that older studies lack
-    known = {name: getattr(Identity, name) for name in later} | known
+    known = defaults_of(Identity) | known  # of fields that older studies lack
     differences = [
         f"{key} is {known.get(key)!r} there and {value!r} here"
         for key, value in asdict(identity).items()
