@@ -81,8 +81,8 @@ def values(text: str) -> tuple[str, str]:
     name, equals, some = text.partition("=")
     if not (re.fullmatch("[a-z_]+", name) and equals and some):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected a hyperparameter and its values, such as architecture=unet,resnet "
-            "or learning_rate=0.001..0.01"
+            f"{text!r}: expected a hyperparameter and its values, such as base_width=8,16 or "
+            "learning_rate=0.001..0.01"
         )
     return name, some
 

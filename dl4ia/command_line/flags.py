@@ -115,7 +115,7 @@ def study_parser(
         default=[],
         metavar="NAME=VALUES",
         help="search a part of the space: some values of a choice, a number, or LOW..HIGH, of "
-        "hyperparameters where they apply, e.g. architecture=unet base_width=8,16 depth=4 "
+        "hyperparameters where they apply, e.g. base_width=8,16 normalization=batch "
         "learning_rate=0.001..0.01; leaves out the named points outside, the report's too "
         "(default: all of search_spaces/README.md)",
     )
